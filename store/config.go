@@ -1,0 +1,130 @@
+package store
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// Config configures a Store. Open copies it, so settings cannot change under a running Store.
+type Config struct {
+	Dir    string // data directory; created if missing
+	NodeID string // unique in the cluster, for all time
+	Addr   string // Raft address that is told to the other nodes
+
+	// Layer carries Raft's connections. The Store closes it.
+	Layer raft.StreamLayer
+
+	// BootstrapExpect is the number of nodes that have to be notified before the cluster is
+	// formed. Zero means that notifications are ignored.
+	BootstrapExpect int
+
+	ForeignKeys bool // enforce foreign keys; has to be the same on all nodes
+	MaxReaders  int  // connections for reading; zero means 256
+
+	Raft     RaftConfig
+	Snapshot SnapshotConfig
+	Reap     ReapConfig
+
+	Logger *slog.Logger // nil discards
+}
+
+// RaftConfig holds the settings of Raft itself.
+type RaftConfig struct {
+	HeartbeatTimeout   time.Duration // zero means 1 s
+	ElectionTimeout    time.Duration // zero means 1 s
+	LeaderLeaseTimeout time.Duration // zero means 500 ms, or the heartbeat timeout if that is less
+	CommitTimeout      time.Duration // zero means 50 ms
+
+	// ApplyTimeout bounds the wait for a place in the Raft queue, not for the commit.
+	// Zero means 10 s.
+	ApplyTimeout time.Duration
+
+	LogLevel         string // of Raft's own messages: DEBUG, INFO, WARN, ERROR or OFF; empty means WARN
+	ShutdownOnRemove bool   // stop when this node is removed from the cluster
+	PreVoteDisabled  bool   // for clusters with members that do not know the pre-vote
+}
+
+// SnapshotConfig says when snapshots are taken and how much log is kept.
+type SnapshotConfig struct {
+	Threshold uint64        // log entries that trigger a snapshot; zero means 8192
+	Interval  time.Duration // between looks at the triggers; zero means 10 s
+
+	// WALSize is the size in bytes of the SQLite WAL that triggers a snapshot.
+	// Zero means 4 MiB; a negative value turns the trigger off.
+	WALSize int64
+}
+
+// trailing returns the number of log entries that are kept behind a snapshot, for followers that
+// are a little behind.
+func (c SnapshotConfig) trailing() uint64 { return c.Threshold + c.Threshold/4 }
+
+// ReapConfig says when the leader removes nodes that it has lost contact with. Zero is never.
+type ReapConfig struct {
+	Voter    time.Duration
+	ReadOnly time.Duration // nodes without a vote
+}
+
+// withDefaults returns a complete and valid copy of c, or every reason why there is none.
+func (c Config) withDefaults() (Config, error) {
+	var errs []error
+	if c.Dir == "" {
+		errs = append(errs, errors.New("Dir is empty"))
+	}
+	if c.NodeID == "" {
+		errs = append(errs, errors.New("NodeID is empty"))
+	}
+	if _, _, err := net.SplitHostPort(c.Addr); err != nil {
+		errs = append(errs, fmt.Errorf("Addr %q: %w", c.Addr, err))
+	}
+	if c.Layer == nil {
+		errs = append(errs, errors.New("Layer is nil"))
+	}
+	if c.BootstrapExpect < 0 {
+		errs = append(errs, fmt.Errorf("BootstrapExpect is %d: must not be negative", c.BootstrapExpect))
+	}
+	if c.Reap.Voter < 0 || c.Reap.ReadOnly < 0 {
+		errs = append(errs, errors.New("a time of Reap is negative"))
+	}
+	c.MaxReaders = cmp.Or(c.MaxReaders, 256)
+	if c.MaxReaders < 0 {
+		errs = append(errs, fmt.Errorf("MaxReaders is %d: must not be negative", c.MaxReaders))
+	}
+	var err error
+	if c.Raft, err = c.Raft.withDefaults(); err != nil {
+		errs = append(errs, err)
+	}
+	c.Snapshot.Threshold = cmp.Or(c.Snapshot.Threshold, 8192)
+	c.Snapshot.Interval = cmp.Or(c.Snapshot.Interval, 10*time.Second)
+	c.Snapshot.WALSize = cmp.Or(c.Snapshot.WALSize, 4<<20)
+	if c.Snapshot.Interval < 5*time.Millisecond {
+		errs = append(errs, fmt.Errorf("Snapshot.Interval is %s: must be at least 5ms", c.Snapshot.Interval))
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return c, errors.Join(errs...)
+}
+
+func (c RaftConfig) withDefaults() (RaftConfig, error) {
+	c.HeartbeatTimeout = cmp.Or(c.HeartbeatTimeout, time.Second)
+	c.ElectionTimeout = cmp.Or(c.ElectionTimeout, time.Second)
+	c.LeaderLeaseTimeout = cmp.Or(c.LeaderLeaseTimeout, min(500*time.Millisecond, c.HeartbeatTimeout))
+	c.CommitTimeout = cmp.Or(c.CommitTimeout, 50*time.Millisecond)
+	c.ApplyTimeout = cmp.Or(c.ApplyTimeout, 10*time.Second)
+	c.LogLevel = cmp.Or(c.LogLevel, "WARN")
+	var errs []error
+	if c.ApplyTimeout < 0 {
+		errs = append(errs, fmt.Errorf("Raft.ApplyTimeout is %s: must not be negative", c.ApplyTimeout))
+	}
+	if _, err := parseRaftLevel(c.LogLevel); err != nil {
+		errs = append(errs, err)
+	}
+	// Raft checks the relations between its timeouts itself.
+	return c, errors.Join(errs...)
+}

@@ -1,0 +1,3 @@
+// Package store is the replicated database: Raft, the state machine, consistency levels,
+// membership, and when to take a snapshot.
+package store

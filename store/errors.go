@@ -1,0 +1,133 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+var (
+	// ErrNotLeader means that only the leader can answer; no part of the request was applied.
+	ErrNotLeader = errors.New("store: not leader")
+
+	// ErrNoLeader means that the cluster has no leader that this node knows of; no part of the
+	// request was applied.
+	ErrNoLeader = errors.New("store: leader not found")
+
+	// ErrNotOpen means that the store is not open yet, or not any more.
+	ErrNotOpen = errors.New("store: not open")
+
+	// ErrNotReady means that the store is open but may not serve requests yet.
+	ErrNotReady = errors.New("store: not ready")
+
+	// ErrUnknown means that the request reached the log and its fate is not known: it may be
+	// applied later, or never. A client may retry only what is safe to apply twice.
+	ErrUnknown = errors.New("store: outcome unknown")
+
+	// ErrLeadershipLost is the ErrUnknown of a leader that was deposed while it waited.
+	ErrLeadershipLost = fmt.Errorf("%w: leadership lost while committing log", ErrUnknown)
+
+	// ErrWaitTimeout is the ErrUnknown of a client whose bound on the wait ended.
+	ErrWaitTimeout = fmt.Errorf("%w: timed out waiting for the write, which may still be applied", ErrUnknown)
+
+	// ErrStaleRead means that the data of this node is older than the read allows, or that the
+	// term changed while the read was being answered.
+	ErrStaleRead = errors.New("store: stale read")
+
+	// ErrNothingNew means that there was nothing to put into a snapshot.
+	ErrNothingNew = errors.New("store: nothing new to snapshot")
+
+	// ErrUnauthorized means that the node asked did not accept the credentials.
+	ErrUnauthorized = errors.New("store: unauthorized")
+
+	// ErrBusy means that something else, such as a long read, is in the way; it may be tried again.
+	ErrBusy = errors.New("store: busy")
+
+	// ErrNodeNotFound means that the cluster has no node of that id.
+	ErrNodeNotFound = errors.New("store: node not found in cluster")
+
+	// ErrSelfStepdown means that leadership cannot be handed to the node that has it.
+	ErrSelfStepdown = errors.New("store: cannot step down to the current leader")
+
+	// ErrNoPeer means that there is no other voter to take leadership over.
+	ErrNoPeer = errors.New("store: cannot find peer")
+
+	// ErrLocked means that another process uses the data directory; nothing was touched.
+	ErrLocked = errors.New("store: data directory is in use by another process")
+
+	// ErrGap means that the log does not begin where the newest snapshot ends, so that entries
+	// are missing; nothing was changed.
+	ErrGap = errors.New("store: log entries are missing after the snapshot")
+
+	// ErrAddrInUse means that a node of another id has the address already.
+	ErrAddrInUse = errors.New("store: address belongs to another node")
+)
+
+// RequestError reports that a request as a whole was refused, or failed in the words of SQLite.
+// Nothing of it remains applied unless Msg says so.
+type RequestError struct{ Msg string }
+
+func (e *RequestError) Error() string { return e.Msg }
+
+// FSMTimeoutError reports that a linearizable read ended its wait for the state machine.
+type FSMTimeoutError struct{ Index uint64 }
+
+func (e *FSMTimeoutError) Error() string {
+	return fmt.Sprintf("index %d: timeout waiting for fsm", e.Index)
+}
+
+// texts pairs each error with the words that clients and nodes of rqlite know it by. The first
+// error that matches wins, so the narrower one stands first.
+var texts = []struct {
+	err  error
+	text string
+}{
+	{ErrLeadershipLost, "leadership lost while committing log"},
+	{ErrWaitTimeout, "timeout waiting for the write, which may still be applied"},
+	{ErrNotLeader, "not leader"},
+	{ErrNoLeader, "leader not found"},
+	{ErrNotOpen, "store not open"},
+	{ErrNotReady, "store not ready"},
+	{ErrStaleRead, "stale read"},
+	{ErrUnauthorized, "unauthorized"},
+	{ErrNothingNew, "nothing new to snapshot"},
+	{ErrNodeNotFound, "node not found in cluster"},
+	{ErrSelfStepdown, "cannot step down to the current Leader"},
+	{ErrNoPeer, "cannot find peer"},
+}
+
+// Text returns the words that rqlite's clients and nodes expect for err, and err's own text if
+// there are none. The text of nil is empty.
+func Text(err error) string {
+	if err == nil {
+		return ""
+	}
+	for _, t := range texts {
+		if errors.Is(err, t.err) {
+			return t.text
+		}
+	}
+	return err.Error()
+}
+
+// FromText returns the error that a node meant by s: one of this package if the words are known,
+// a *RequestError otherwise. It returns nil for the empty string.
+func FromText(s string) error {
+	if s == "" {
+		return nil
+	}
+	for _, t := range texts {
+		if s == t.text {
+			return t.err
+		}
+	}
+	if rest, ok := strings.CutPrefix(s, "index "); ok {
+		if n, ok := strings.CutSuffix(rest, ": timeout waiting for fsm"); ok {
+			if index, err := strconv.ParseUint(n, 10, 64); err == nil {
+				return &FSMTimeoutError{Index: index}
+			}
+		}
+	}
+	return &RequestError{Msg: s}
+}
