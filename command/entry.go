@@ -1,0 +1,202 @@
+package command
+
+import (
+	"bytes"
+	"compress/gzip"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"google.golang.org/protobuf/encoding/protowire"
+)
+
+// Entry is one command in the Raft log. Applying it has the same effect on every node, at every
+// time: what could differ, the clock and the random numbers, stands in the entry.
+type Entry struct {
+	Kind    Kind
+	Request *Request // of Query, Execute and Unified
+	Data    []byte   // of Load: a whole SQLite file
+	Chunk   *Chunk   // of LoadChunk
+
+	Time time.Time // the leader's clock; zero in entries written by rqlite
+	Seed uint64    // of the random numbers, and unique among the entries of a leader; 0 in rqlite's
+}
+
+// Chunk is a part of a SQLite file. Only releases of rqlite before 8.22 wrote chunks; they are
+// replayed when found in a log.
+type Chunk struct {
+	Stream   string // which file
+	Sequence int64  // 1, 2, 3 …
+	Last     bool
+	Abort    bool   // drop the stream
+	Data     []byte // decompressed
+}
+
+const (
+	// Requests with this many statements, or a statement of this many bytes, are compressed.
+	compressStatements = 512
+	compressBytes      = 4096
+
+	// maxEntry bounds what an entry may decompress to. SQLite files of this size can't be loaded
+	// through the log.
+	maxEntry = 2 << 30
+)
+
+// Fields of the envelope that rqlite does not have, and skips.
+const (
+	fieldTime protowire.Number = 1000 // zig-zag nanoseconds since 1970
+	fieldSeed protowire.Number = 1001 // fixed64
+)
+
+// EncodeEntry appends e to dst as rqlite's Command message. The request's DBTimeout is left out:
+// a clock must not decide the result of an entry. It fails with ErrTooLarge.
+func EncodeEntry(dst []byte, e *Entry) ([]byte, error) {
+	var sub []byte
+	var compressed bool
+	switch e.Kind {
+	case Query, Execute, Unified:
+		sub = appendRequest(nil, e.Request, false)
+		if worthCompressing(e.Request) {
+			if z := compress(sub); len(z) < len(sub) {
+				sub, compressed = z, true
+			}
+		}
+	case Load:
+		// A load is always compressed, and never says so.
+		sub = compress(protowire.AppendBytes(protowire.AppendTag(nil, 1, protowire.BytesType), e.Data))
+	case Noop:
+	default:
+		return nil, fmt.Errorf("encode entry: kind %d is never written", e.Kind)
+	}
+	if len(sub) > maxEntry || len(e.Data) > maxEntry {
+		return nil, fmt.Errorf("encode %s: %w", e.Kind, ErrTooLarge)
+	}
+	dst = appendVarint(dst, 1, uint64(e.Kind))
+	dst = protowire.AppendBytes(protowire.AppendTag(dst, 2, protowire.BytesType), sub)
+	dst = appendBool(dst, 3, compressed)
+	if !e.Time.IsZero() {
+		dst = appendVarint(dst, fieldTime, protowire.EncodeZigZag(e.Time.UnixNano()))
+	}
+	if e.Seed != 0 {
+		dst = protowire.AppendFixed64(protowire.AppendTag(dst, fieldSeed, protowire.Fixed64Type), e.Seed)
+	}
+	return dst, nil
+}
+
+// DecodeEntry decodes the data of a log entry, whether this program or rqlite wrote it. An entry
+// of an unknown kind is decoded to its kind alone. It fails with ErrMalformed or ErrTooLarge.
+func DecodeEntry(b []byte) (*Entry, error) {
+	e := &Entry{}
+	var sub []byte
+	var compressed bool
+	err := eachField(b, func(f field) error {
+		switch {
+		case f.num == 1 && f.typ == protowire.VarintType:
+			e.Kind = Kind(min(f.bits, 255))
+		case f.num == 2 && f.message():
+			sub = f.bytes
+		case f.num == 3:
+			compressed = f.bool()
+		case f.num == fieldTime && f.typ == protowire.VarintType:
+			e.Time = time.Unix(0, protowire.DecodeZigZag(f.bits)).UTC()
+		case f.num == fieldSeed && f.typ == protowire.Fixed64Type:
+			e.Seed = f.bits
+		}
+		return nil
+	})
+	if err == nil && (compressed || e.Kind == Load) {
+		sub, err = decompress(sub)
+	}
+	if err == nil {
+		err = e.decodeSub(sub)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("decode entry: %w", err)
+	}
+	return e, nil
+}
+
+func (e *Entry) decodeSub(sub []byte) (err error) {
+	switch e.Kind {
+	case Query, Execute, Unified:
+		e.Request, err = DecodeRequest(e.Kind, sub)
+		if err == nil {
+			e.Request.DBTimeout = 0 // rqlite's entries may hold it
+		}
+	case Load:
+		err = eachField(sub, func(f field) error {
+			if f.num == 1 && f.message() {
+				e.Data = f.bytes
+			}
+			return nil
+		})
+	case LoadChunk:
+		e.Chunk, err = decodeChunk(sub)
+	}
+	return err
+}
+
+func decodeChunk(b []byte) (*Chunk, error) {
+	c := &Chunk{}
+	var data []byte
+	err := eachField(b, func(f field) error {
+		switch {
+		case f.num == 1 && f.message():
+			c.Stream = f.string()
+		case f.num == 2:
+			c.Sequence = int64(f.bits)
+		case f.num == 3:
+			c.Last = f.bool()
+		case f.num == 4 && f.message():
+			data = f.bytes
+		case f.num == 5:
+			c.Abort = f.bool()
+		}
+		return nil
+	})
+	if err == nil && len(data) > 0 {
+		c.Data, err = decompress(data)
+	}
+	return c, err
+}
+
+func worthCompressing(r *Request) bool {
+	if len(r.Statements) >= compressStatements {
+		return true
+	}
+	for i := range r.Statements {
+		if len(r.Statements[i].SQL) >= compressBytes {
+			return true
+		}
+	}
+	return false
+}
+
+func compress(b []byte) []byte {
+	var buf bytes.Buffer
+	w, err := gzip.NewWriterLevel(&buf, gzip.BestSpeed)
+	if err == nil {
+		_, err = w.Write(b)
+	}
+	if err = errors.Join(err, w.Close()); err != nil {
+		panic(err) // a write to memory at a valid level does not fail
+	}
+	return buf.Bytes()
+}
+
+// decompress reads one gzip stream. Memory grows with what is really read, up to maxEntry.
+func decompress(b []byte) ([]byte, error) {
+	r, err := gzip.NewReader(bytes.NewReader(b))
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
+	}
+	out, err := io.ReadAll(io.LimitReader(r, maxEntry+1))
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
+	}
+	if len(out) > maxEntry {
+		return nil, ErrTooLarge
+	}
+	return out, nil
+}
