@@ -1,0 +1,15 @@
+// Package crashfs is a vfs.FS in memory that promises no more than a disk does, and keeps every
+// byte of that promise against the program under test.
+//
+// Each file has a content and a durable content; File.Sync copies the one to the other. Each
+// directory has names and durable names; SyncDir copies those. When the power goes, by CrashAfter
+// or by Restart, only what is durable is certain:
+//
+//   - Restart returns the disk with everything else gone.
+//   - RestartRandom keeps or loses each unsynced block and each unsynced name by the throw of a
+//     die, for file systems write back in whatever order suits them.
+//
+// FailAt makes an operation fail, once or from then on. A Sync that fails has lost its data for
+// good, and later ones that succeed do not bring it back, as on Linux. Freeze makes it a panic to
+// change a finished file. Trace tells which changes were made, in order.
+package crashfs
