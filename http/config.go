@@ -1,0 +1,103 @@
+package http
+
+import (
+	"cmp"
+	"context"
+	"log/slog"
+	"time"
+
+	"rqlited/command"
+	"rqlited/store"
+)
+
+// Database is the part of the replicated database that the API uses. Its Do forwards to the
+// leader unless the request forbids that.
+type Database interface {
+	Do(ctx context.Context, req *command.Request) (*command.Response, error)
+}
+
+// Node is the part of this node's store that the API uses.
+type Node interface {
+	Servers() ([]store.Server, error)
+	Leader() (store.Server, bool)
+	Ready() error // nil, or the reason why not yet
+	WaitApplied(ctx context.Context, index uint64) error
+	Snapshot(ctx context.Context, trailing uint64) error // trailing: log entries to keep; 0 is the store's default
+}
+
+// Peers asks other nodes. Every method honours its context. Remove and Stepdown act at the leader,
+// unless that is another node and f.Never is set: then they return store.ErrNotLeader. They return
+// the address of the node that acted.
+type Peers interface {
+	Meta(ctx context.Context, addr string, retries int) (PeerMeta, error) // addr is a Raft address, this node's included
+	LeaderAPI(ctx context.Context) (string, error)                        // base URL of the leader's HTTP API
+	Remove(ctx context.Context, id string, f command.Forward) (servedBy string, err error)
+	Stepdown(ctx context.Context, id string, wait bool, f command.Forward) (servedBy string, err error)
+}
+
+// PeerMeta is what a node tells about itself.
+type PeerMeta struct {
+	URL         string // base URL of its HTTP API
+	CommitIndex uint64
+	Version     string
+}
+
+// Authorizer decides what a client may do.
+type Authorizer interface {
+	// Permitted says whether the client may do what needs the permission. Username and password
+	// are empty for a client without credentials.
+	Permitted(username, password, permission string) bool
+}
+
+// Build says what the running program was made of, for /status.
+type Build struct {
+	Commit, Time, Compiler string
+}
+
+// TLS describes the TLS of the listener, for /status. It does not configure it: Serve is given a
+// listener that speaks TLS already. Without a CertFile there is none.
+type TLS struct {
+	CertFile, KeyFile, CAFile string
+	ClientAuth                string // as tls.ClientAuthType prints it
+}
+
+// Config configures a Server. NewServer copies it. The maps must not change afterwards.
+type Config struct {
+	Version     string // in the header X-Rqlite-Version
+	Addr        string // advertised HTTP address, host:port
+	BindAddr    string // address listened on
+	RaftAddr    string // advertised Raft address
+	AllowOrigin string // header Access-Control-Allow-Origin; empty omits it
+
+	TLS   TLS
+	Build Build
+
+	Auth Authorizer // nil allows everything
+
+	// Status holds parts of /status by name, and Vars variables of /debug/vars. Each function is
+	// called for every request and returns what encoding/json can encode, or nil for nothing yet.
+	// A Status part replaces the Server's own part of that name.
+	Status map[string]func() any
+	Vars   map[string]func() any
+
+	MaxBody       int64         // bytes of a request body; zero means 64 MiB
+	MaxStatements int           // statements of a request; zero means 262144
+	ReadTimeout   time.Duration // bounds reading a header, and each wait for more of a body; zero means 30 s
+	IdleTimeout   time.Duration // bounds the wait for the next request of a connection; zero means 2 min
+
+	Logger *slog.Logger // nil discards
+}
+
+func (c Config) withDefaults() Config {
+	c.MaxBody = cmp.Or(c.MaxBody, 64<<20)
+	c.MaxStatements = cmp.Or(c.MaxStatements, 1<<18)
+	c.ReadTimeout = cmp.Or(c.ReadTimeout, 30*time.Second)
+	c.IdleTimeout = cmp.Or(c.IdleTimeout, 2*time.Minute)
+	c.Build.Commit = cmp.Or(c.Build.Commit, "unknown")
+	c.Build.Time = cmp.Or(c.Build.Time, "unknown")
+	c.Build.Compiler = cmp.Or(c.Build.Compiler, "unknown")
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return c
+}

@@ -1,0 +1,140 @@
+package http
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"runtime/debug"
+	"time"
+)
+
+// Server serves the HTTP API of one node. It is safe for concurrent use.
+type Server struct {
+	cfg   Config // immutable
+	db    Database
+	node  Node
+	peers Peers
+	log   *slog.Logger
+
+	routes   []route // immutable
+	counters counters
+	started  time.Time
+	srv      *http.Server
+}
+
+// NewServer returns a Server that answers for db, n and p. Serve starts it.
+func NewServer(cfg Config, db Database, n Node, p Peers) *Server {
+	s := &Server{cfg: cfg.withDefaults(), db: db, node: n, peers: p, started: time.Now()}
+	s.log = s.cfg.Logger
+	s.routes = s.table()
+	s.srv = &http.Server{
+		Handler:           s,
+		ReadHeaderTimeout: s.cfg.ReadTimeout,
+		IdleTimeout:       s.cfg.IdleTimeout,
+		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
+
+		// OPTIONS * is answered like OPTIONS on any other target.
+		DisableGeneralOptionsHandler: true,
+	}
+	return s
+}
+
+// Serve answers requests that arrive at ln, which may speak TLS, until Shutdown. It returns nil if
+// it was Shutdown that ended it, and closes ln in any case.
+func (s *Server) Serve(ln net.Listener) error {
+	if err := s.srv.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve http at %s: %w", ln.Addr(), err)
+	}
+	return nil
+}
+
+// Shutdown stops accepting and waits until the requests under way are answered. If ctx ends
+// before, their connections are closed, which ends their contexts, and ctx's error is returned.
+func (s *Server) Shutdown(ctx context.Context) error {
+	if err := s.srv.Shutdown(ctx); err != nil {
+		return fmt.Errorf("drain http requests: %w", errors.Join(err, s.srv.Close()))
+	}
+	return nil
+}
+
+// ServeHTTP answers one request: headers, OPTIONS, query parameters and routing come before
+// anything that an endpoint does, in this order.
+func (s *Server) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
+	w := &answer{ResponseWriter: rw}
+	defer s.survive(w, r)
+	s.setHeaders(w.Header())
+	if r.Method == http.MethodOptions {
+		w.WriteHeader(http.StatusOK)
+		return
+	}
+	p, err := parseParams(r.URL.RawQuery)
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	rt, ok := s.route(r.URL.Path)
+	if !ok {
+		w.WriteHeader(http.StatusNotFound)
+		return
+	}
+	if err := s.serve(w, r, rt, p); err != nil {
+		s.fail(w, r, err)
+	}
+}
+
+// setHeaders sets the headers that every answer carries.
+func (s *Server) setHeaders(h http.Header) {
+	h.Set("X-Rqlite-Version", s.cfg.Version)
+	h.Set("Access-Control-Allow-Methods", "OPTIONS, GET, POST")
+	allowed := "Content-Type"
+	if s.cfg.Auth != nil {
+		allowed = "Content-Type, Authorization"
+		h.Set("Access-Control-Allow-Credentials", "true")
+		h.Set("Www-Authenticate", `Basic realm="rqlite"`)
+	}
+	h.Set("Access-Control-Allow-Headers", allowed)
+	if s.cfg.AllowOrigin != "" {
+		h.Set("Access-Control-Allow-Origin", s.cfg.AllowOrigin)
+	}
+}
+
+// survive turns a panic of a handler into an answer, so that one request cannot end the process.
+// An answer that has begun cannot become an error any more: its connection is cut instead, so that
+// the client does not take a part for the whole.
+func (s *Server) survive(w *answer, r *http.Request) {
+	v := recover()
+	if v == nil {
+		return
+	}
+	if v == http.ErrAbortHandler {
+		panic(v) // net/http's way to cut a connection
+	}
+	s.counters.add(panics, 1)
+	s.log.Error("request handler panicked", "method", r.Method, "path", r.URL.Path, "panic", v, "stack", string(debug.Stack()))
+	if w.begun {
+		panic(http.ErrAbortHandler)
+	}
+	http.Error(w, "internal error", http.StatusInternalServerError)
+}
+
+// answer is a ResponseWriter that knows whether the answer has begun.
+type answer struct {
+	http.ResponseWriter
+	begun bool
+}
+
+func (a *answer) WriteHeader(code int) {
+	a.begun = true
+	a.ResponseWriter.WriteHeader(code)
+}
+
+func (a *answer) Write(b []byte) (int, error) {
+	a.begun = true
+	return a.ResponseWriter.Write(b)
+}
+
+// Unwrap lets http.ResponseController reach the connection.
+func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
