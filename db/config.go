@@ -1,0 +1,39 @@
+package db
+
+import (
+	"cmp"
+	"fmt"
+	"log/slog"
+
+	"rqlited/internal/vfs"
+)
+
+// Config configures a DB. Open copies it.
+type Config struct {
+	// ForeignKeys enforces foreign keys. All nodes of a cluster must agree on it.
+	ForeignKeys bool
+
+	// MaxReaders bounds the connections that run queries at one time. Zero means 256.
+	MaxReaders int
+
+	// Head is the snapshot that the caller will start from. Existing files are kept only if they
+	// are proven to equal it; if Head is empty they never are.
+	Head string
+
+	FS     vfs.FS       // for the marker and the main file; nil means vfs.OS
+	Logger *slog.Logger // nil discards
+}
+
+func (c Config) withDefaults() (Config, error) {
+	if c.MaxReaders < 0 {
+		return c, fmt.Errorf("MaxReaders is %d: must not be negative", c.MaxReaders)
+	}
+	c.MaxReaders = cmp.Or(c.MaxReaders, 256)
+	if c.FS == nil {
+		c.FS = vfs.OS
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return c, nil
+}

@@ -1,0 +1,33 @@
+package db
+
+import "errors"
+
+var (
+	// ErrDisallowedPragma means that a request contains a PRAGMA that would take the database out
+	// of the hands of this package; nothing of the request was run.
+	ErrDisallowedPragma = errors.New("db: disallowed pragma")
+
+	// ErrForbidden means that a request contains a statement that is never run here, such as
+	// ATTACH; nothing of the request was run.
+	ErrForbidden = errors.New("db: forbidden statement")
+
+	// ErrBusy means that readers, or a capture not yet released, kept the main file from being
+	// brought up to date. Nothing is lost; the next capture contains it.
+	ErrBusy = errors.New("db: busy")
+
+	// ErrNothingNew means that the newest snapshot already holds everything.
+	ErrNothingNew = errors.New("db: nothing new")
+
+	// ErrClosed means that the database has been closed.
+	ErrClosed = errors.New("db: closed")
+)
+
+// RefusedError says why Prepare refused a request. It unwraps to ErrDisallowedPragma or
+// ErrForbidden.
+type RefusedError struct {
+	Msg    string // for the client
+	reason error
+}
+
+func (e *RefusedError) Error() string { return e.reason.Error() + ": " + e.Msg }
+func (e *RefusedError) Unwrap() error { return e.reason }
