@@ -1,0 +1,88 @@
+# rqlited is built and tested with Go and a C compiler (SQLite is C) and nothing else.
+#
+#   make           build bin/rqlited
+#   make run       serve SQL on localhost:4001, with the data in ./data
+#   make test      everything that has to pass before a change lands
+#   make lint      the part of it that only reads sources
+#   make unit      the tests beside the code, with the race detector; includes the fuzz seeds
+#   make system    the black-box tests, against a race-detecting binary
+#   make chaos     the black-box test that kills nodes at random, for CHAOS (default 5m)
+#   make race      all tests several times over with the race detector
+#   make fuzz      each fuzz target for FUZZTIME (default 30s)
+#   make bench     all benchmarks
+
+GO       ?= go
+FUZZTIME ?= 30s
+CHAOS    ?= 5m
+
+# Make has a CC of its own; what counts is the one that Go uses, unless the user names another.
+ifeq ($(origin CC),default)
+CC := $(shell $(GO) env CC)
+endif
+
+export CGO_ENABLED := 1
+export CC
+
+# A build of a tagged commit is that release; any other keeps the version that the source names.
+VERSION := $(shell git describe --tags --match 'v*' 2>/dev/null)
+COMMIT  := $(shell git rev-parse --short HEAD 2>/dev/null || echo unknown)
+LDFLAGS := -X main.commit=$(COMMIT) $(if $(VERSION),-X main.version=$(VERSION))
+
+UNIT = $(shell $(GO) list ./... | grep -v '/system_test$$')
+
+.PHONY: build
+build: cc
+	$(GO) build -ldflags '$(LDFLAGS)' -o bin/rqlited ./cmd/rqlited
+
+.PHONY: run
+run: build
+	bin/rqlited data
+
+.PHONY: test
+test: lint unit system
+
+.PHONY: lint
+lint: cc
+	@unformatted=$$(gofmt -l .); \
+	if [ -n "$$unformatted" ]; then echo "run gofmt on:"; echo "$$unformatted"; exit 1; fi
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+	$(GO) fix -diff ./...
+	$(GO) test ./internal/lint
+
+.PHONY: unit
+unit: cc
+	$(GO) test -race $(UNIT)
+
+.PHONY: system
+system: cc
+	RQLITED_RACE=1 $(GO) test -count=1 -timeout 20m ./system_test
+
+.PHONY: chaos
+chaos: cc
+	RQLITED_RACE=1 $(GO) test -count=1 -timeout 0 -v -run Chaos ./system_test -chaos $(CHAOS)
+
+.PHONY: race
+race: cc
+	$(GO) test -race -count=5 $(UNIT)
+	RQLITED_RACE=1 $(GO) test -race -count=3 -timeout 60m ./system_test
+
+.PHONY: fuzz
+fuzz: cc
+	@for pkg in $(UNIT); do \
+		for target in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz'); do \
+			echo "$$pkg $$target"; \
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$pkg || exit 1; \
+		done; \
+	done
+
+.PHONY: bench
+bench: cc
+	$(GO) test -run '^$$' -bench . -benchmem $(UNIT)
+
+.PHONY: cc
+cc:
+	@command -v $(firstword $(CC)) >/dev/null || { \
+		echo "rqlited contains SQLite, which needs a C compiler, and '$(CC)' is not there."; \
+		echo "Install one (on Debian: apt-get install gcc libc6-dev) or name it in CC."; \
+		exit 1; }

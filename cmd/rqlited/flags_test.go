@@ -1,0 +1,247 @@
+package main
+
+import (
+	"bytes"
+	"flag"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestCommandLine is the table of what each way to call the program says and returns, for the ways
+// that start nothing.
+func TestCommandLine(t *testing.T) {
+	fatal := func(faults ...string) string { return faultsError(faults).Error() + "\n" }
+	tests := []struct {
+		args string // separated by spaces; ~ stands for an empty argument
+		code int
+		want string // the whole output, or its first line if usage follows
+	}{
+		{"", 1, "rqlited: failed to parse command-line flags: missing required argument: DataPath\n"},
+		{"~", 1, fatal("data directory path is required")},
+		{"-fk", 1, fatal("data directory path is required")},
+		{"-h", 0, "Usage: rqlited [flags] <data directory>"},
+		{"--help", 0, "Usage: rqlited [flags] <data directory>"},
+		{"-version", 0, versionLine() + "\n"},
+		{"-version d", 0, versionLine() + "\n"},
+		{"-bogus d", 2, "flag provided but not defined: -bogus"},
+		{"-raft-snap abc d", 2, `invalid value "abc" for flag -raft-snap: parse error`},
+		{"-raft-heartbeat-timeout 5 d", 2, `invalid value "5" for flag -raft-heartbeat-timeout: parse error`},
+		{"-fk=maybe d", 2, `invalid boolean value "maybe" for -fk: parse error`},
+		{"-log-format xml d", 2, `invalid value "xml" for flag -log-format: want text or json`},
+		{"-write-queue-capacity x d", 2, `invalid value "x" for flag -write-queue-capacity: parse error`},
+		{"d e", 1, "arguments after data directory (d) are not accepted ([e])\n"},
+		{"d -http-addr localhost:4001", 1, "arguments after data directory (d) are not accepted ([-http-addr localhost:4001])\n"},
+
+		{"-raft-reap-node-timeout 0s d", 1, fatal("-raft-reap-node-timeout must be greater than 0")},
+		{"-raft-reap-read-only-node-timeout -1s d", 1, fatal("-raft-reap-read-only-node-timeout must be greater than 0")},
+		{"-http-addr localhost:4002 d", 1, fatal("HTTP and Raft addresses must differ")},
+		{"-http-addr HTTP://localhost:4001 d", 1, fatal("HTTP options should not include protocol (http:// or https://)")},
+		{"-http-adv-addr https://localhost:4001 d", 1, fatal("HTTP options should not include protocol (http:// or https://)")},
+		{"-http-addr localhost d", 1, fatal("HTTP bind address not valid")},
+		{"-http-adv-addr localhost d", 1, fatal("HTTP advertised HTTP address not valid")},
+		{"-http-addr 0.0.0.0:4001 d", 1, fatal("advertised HTTP address is not routable (0.0.0.0), specify it via -http-addr or -http-adv-addr")},
+		{"-http-addr [::]:4001 d", 1, fatal("advertised HTTP address is not routable (::), specify it via -http-addr or -http-adv-addr")},
+		{"-raft-addr localhost d", 1, fatal("raft bind address not valid")},
+		{"-raft-addr localhost:x d", 1, fatal("raft bind port not valid")},
+		{"-raft-adv-addr localhost d", 1, fatal("raft advertised address not valid")},
+		{"-raft-addr 0.0.0.0:4002 d", 1, fatal("advertised Raft address is not routable (0.0.0.0), specify it via -raft-addr or -raft-adv-addr")},
+		{"-raft-adv-addr localhost:x d", 1, fatal("raft advertised port is not valid")},
+		{"-raft-adv-addr host:1 -http-adv-addr host:1 d", 1, fatal("advertised HTTP and Raft addresses must differ")},
+		{"-raft-non-voter -bootstrap-expect 3 d", 1, fatal("bootstrapping only applicable to voting nodes")},
+		{"-join foo d", 1, fatal("foo is an invalid join address")},
+		{"-join host:1,,bar d", 1, fatal(" is an invalid join address", "bar is an invalid join address")},
+		{"-join host:1,localhost:4002 d", 1, fatal("node cannot join with itself unless bootstrapping")},
+		{"-raft-adv-addr me:1 -join me:1 d", 1, fatal("node cannot join with itself unless bootstrapping")},
+
+		{"-raft-heartbeat-timeout 0s d", 1, fatal("-raft-heartbeat-timeout must be greater than 0")},
+		{"-raft-snap-int 0s d", 1, fatal("-raft-snap-int must be greater than 0")},
+		{"-join-attempts 0 d", 1, fatal("-join-attempts must be greater than 0")},
+		{"-bootstrap-expect -1 d", 1, fatal("-bootstrap-expect must not be negative")},
+		{"-db-max-ro-conns -1 d", 1, fatal("-db-max-ro-conns must not be negative")},
+		{"-raft-leader-lease-timeout -1s d", 1, fatal("-raft-leader-lease-timeout must not be negative")},
+		{"-raft-snap-wal-size 9223372036854775808 d", 1, fatal("-raft-snap-wal-size is too large")},
+		{"-auth users.json d", 1, fatal("-auth is not supported yet")},
+		{"-http-cert a -http-key b d", 1, fatal("-http-cert is not supported yet", "-http-key is not supported yet")},
+
+		{"-raft-reap-node-timeout 0s -http-addr x -raft-addr y -auth a ~", 1, fatal( // all at once, in rqlite's order
+			"-raft-reap-node-timeout must be greater than 0",
+			"data directory path is required",
+			"HTTP bind address not valid",
+			"raft bind address not valid",
+			"-auth is not supported yet")},
+	}
+	for _, tt := range tests {
+		t.Run(tt.args, func(t *testing.T) {
+			var out bytes.Buffer
+			code := run(split(tt.args), &out, nil)
+			got := out.String()
+			if !strings.HasSuffix(tt.want, "\n") {
+				got, _, _ = strings.Cut(got, "\n")
+			}
+			if code != tt.code || got != tt.want {
+				t.Errorf("exit code %d, output %q; want %d, %q", code, got, tt.code, tt.want)
+			}
+		})
+	}
+}
+
+// split makes arguments of a line; ~ stands for an empty one.
+func split(line string) []string {
+	args := strings.Fields(line)
+	for i, arg := range args {
+		args[i] = strings.Trim(arg, "~")
+	}
+	return args
+}
+
+// accepted is a command line that starts a node, given before the data directory.
+func accepted(t *testing.T, args string) settings {
+	t.Helper()
+	var out bytes.Buffer
+	s, err := parse(append(split(args), "d"), &out)
+	if err != nil {
+		t.Fatalf("parse(%s) = %v; output %q", args, err, out.String())
+	}
+	return s
+}
+
+// TestHarmless holds command lines that scripts for rqlite use, and which have to work.
+func TestHarmless(t *testing.T) {
+	for _, args := range []string{
+		"",
+		"-http-addr :4001",
+		"-http-addr 0.0.0.0:4001 -http-adv-addr host:4001 -raft-addr 0.0.0.0:4002 -raft-adv-addr host:4002",
+		"-join http://nonsense", // host "http", port "//nonsense"
+		"-join localhost:4002,other:4002 -bootstrap-expect 2",
+		"-node-id 1 -http-addr localhost:4003 -http-adv-addr localhost:4003 -bootstrap-expect 0 -raft-addr localhost:4004" +
+			" -raft-snap 8192 -raft-snap-int 1s -raft-cluster-remove-shutdown=false -raft-non-voter=false" +
+			" -join-interval 1s -raft-log-level INFO",
+		"-auto-optimize-int 24h -auto-vacuum-int 0s -write-queue-capacity 1024 -http-verify-client=false -disco-key rqlite",
+		"-auto-optimize-int 0h",
+		"-raft-timeout 2s",
+		"-raft-log-level chatty",
+		"-raft-reap-node-timeout 1h",
+		"-join-as bob -join host:1",
+	} {
+		t.Run(args, func(t *testing.T) { accepted(t, args) })
+	}
+}
+
+// TestSettings shows where flags end up whose value is translated.
+func TestSettings(t *testing.T) {
+	tests := []struct {
+		args string
+		got  func(s settings) any
+		want any
+	}{
+		{"", func(s settings) any { return s.http.public() }, "localhost:4001"},
+		{"-http-adv-addr h:1", func(s settings) any { return s.http.public() }, "h:1"},
+		{"-raft-addr h:1", func(s settings) any { return s.raft.public() }, "h:1"},
+		{"", func(s settings) any { return s.store.Dir }, "d"},
+		{"", func(s settings) any { return s.form.Voter }, true},
+		{"-raft-non-voter", func(s settings) any { return s.form.Voter }, false},
+		{"", func(s settings) any { return s.stepdown }, true},
+		{"-raft-shutdown-stepdown=false", func(s settings) any { return s.stepdown }, false},
+		{"", func(s settings) any { return len(s.form.Join) }, 0},
+		{"-join=", func(s settings) any { return len(s.form.Join) }, 0},
+		{"-join a:1 -join b:1,c:1", func(s settings) any { return fmt.Sprint(s.form.Join) }, "[b:1 c:1]"},
+		{"-bootstrap-expect 3", func(s settings) any { return s.store.BootstrapExpect }, 3},
+		{"-bootstrap-expect 3", func(s settings) any { return s.form.BootstrapExpect }, 3},
+		{"", func(s settings) any { return s.store.MaxReaders }, 256},
+		{"-db-max-ro-conns 0", func(s settings) any { return s.store.MaxReaders }, math.MaxInt},
+		{"", func(s settings) any { return s.store.Snapshot.WALSize }, int64(4 << 20)},
+		{"-raft-snap-wal-size 0", func(s settings) any { return s.store.Snapshot.WALSize }, int64(-1)},
+		{"-raft-timeout 2s", func(s settings) any { return s.store.Raft.HeartbeatTimeout }, 2 * time.Second},
+		{"-raft-heartbeat-timeout 3s", func(s settings) any { return s.store.Raft.HeartbeatTimeout }, 3 * time.Second},
+		{"-raft-log-level debug", func(s settings) any { return s.store.Raft.LogLevel }, "DEBUG"},
+		{"-raft-log-level chatty", func(s settings) any { return s.store.Raft.LogLevel }, "WARN"},
+		{"-raft-reap-node-timeout 1h", func(s settings) any { return s.store.Reap.Voter }, time.Hour},
+		{"-log-level warn", func(s settings) any { return s.log.level.String() }, "WARN"},
+		{"", func(s settings) any { return s.log.format }, "text"},
+		{"-log-format json", func(s settings) any { return s.log.format }, "json"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.args, func(t *testing.T) {
+			if got := tt.got(accepted(t, tt.args)); got != tt.want {
+				t.Errorf("got %v; want %v", got, tt.want)
+			}
+		})
+	}
+}
+
+// TestEveryFlagIsKnown compares the flags with those that rqlite has, and its defaults.
+func TestEveryFlagIsKnown(t *testing.T) {
+	fs := flag.NewFlagSet("", flag.ContinueOnError)
+	var s settings
+	s.register(fs)
+	for name, want := range rqliteFlags {
+		f := fs.Lookup(name)
+		if f == nil {
+			t.Errorf("-%s is not known", name)
+		} else if f.DefValue != want {
+			t.Errorf("default of -%s = %q; want %q", name, f.DefValue, want)
+		}
+	}
+	ours := []string{"log-format", "log-level"}
+	fs.VisitAll(func(f *flag.Flag) {
+		if _, ok := rqliteFlags[f.Name]; !ok && !slices.Contains(ours, f.Name) {
+			t.Errorf("-%s is neither rqlite's nor one of %v", f.Name, ours)
+		}
+	})
+}
+
+// rqliteFlags are the flags of rqlite and their defaults, as package flag writes them.
+var rqliteFlags = map[string]string{
+	"version": "false", "node-id": "", "extensions-path": "", "fk": "false", "db-max-ro-conns": "256",
+	"auto-vacuum-int": "0s", "auto-optimize-int": "24h0m0s", "cpu-profile": "", "mem-profile": "", "trace-profile": "",
+	"on-disk-path": "",
+
+	"http-addr": "localhost:4001", "http-adv-addr": "", "http-allow-origin": "", "auth": "",
+	"raft-addr": "localhost:4002", "raft-adv-addr": "", "cluster-connect-timeout": "30s",
+
+	"join": "", "join-attempts": "5", "join-interval": "3s", "join-as": "", "bootstrap-expect": "0",
+	"bootstrap-expect-timeout": "2m0s", "disco-mode": "", "disco-key": "rqlite", "disco-config": "", "raft-non-voter": "false",
+
+	"raft-log-level": "WARN", "raft-snap": "8192", "raft-snap-wal-size": "4194304", "raft-snap-int": "10s",
+	"raft-leader-lease-timeout": "0s", "raft-heartbeat-timeout": "1s", "raft-timeout": "1s", "raft-election-timeout": "1s",
+	"raft-commit-timeout": "50ms", "raft-apply-timeout": "10s", "raft-remove-shutdown": "false",
+	"raft-cluster-remove-shutdown": "false", "raft-shutdown-stepdown": "true", "raft-reap-node-timeout": "0s",
+	"raft-reap-read-only-node-timeout": "0s", "compress-snap-transport": "false",
+
+	"write-queue-capacity": "1024", "write-queue-batch-size": "128", "write-queue-timeout": "50ms", "write-queue-tx": "false",
+
+	"auto-backup": "", "auto-restore": "", "cdc-config": "", "otlp-endpoint": "", "otlp-interval": "30s",
+	"otlp-insecure": "false", "otlp-no-verify": "false", "otlp-ca-cert": "", "otlp-cert": "", "otlp-key": "",
+
+	"http-cert": "", "http-key": "", "http-ca-cert": "", "http-no-verify": "false", "http-verify-client": "false",
+	"http-verify-common-name": "", "node-cert": "", "node-key": "", "node-ca-cert": "", "node-no-verify": "false",
+	"node-verify-client": "false", "node-verify-server-name": "", "node-verify-common-name": "",
+}
+
+// TestLaterFlags asks for each missing feature, and expects to be told that it is missing.
+func TestLaterFlags(t *testing.T) {
+	for _, f := range later {
+		t.Run(f.name, func(t *testing.T) {
+			value := ""
+			switch f.def.(type) {
+			case string:
+				value = "x"
+			case bool:
+				value = "true"
+			case int:
+				value = "7"
+			case time.Duration:
+				value = "1h"
+			}
+			var out bytes.Buffer
+			_, err := parse([]string{"-" + f.name + "=" + value, "d"}, &out)
+			if want := "fatal: -" + f.name + " is not supported yet"; err == nil || err.Error() != want {
+				t.Errorf("-%s=%s: err = %v; want %s", f.name, value, err, want)
+			}
+		})
+	}
+}

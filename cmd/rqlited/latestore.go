@@ -1,0 +1,113 @@
+package main
+
+import (
+	"context"
+	"sync/atomic"
+
+	"rqlited/command"
+	"rqlited/store"
+)
+
+// lateStore stands for a store that is not open yet: the ports are, and what arrives there is
+// answered with store.ErrNotOpen. When the node stops, it stops being ready first.
+type lateStore struct {
+	store    atomic.Pointer[store.Store]
+	stopping atomic.Bool
+}
+
+// set makes st the store; from now on it answers.
+func (l *lateStore) set(st *store.Store) { l.store.Store(st) }
+
+// stop makes the node unready. Requests are still answered.
+func (l *lateStore) stop() { l.stopping.Store(true) }
+
+func (l *lateStore) Do(ctx context.Context, req *command.Request) (*command.Response, error) {
+	if st := l.store.Load(); st != nil {
+		return st.Do(ctx, req)
+	}
+	return nil, store.ErrNotOpen
+}
+
+func (l *lateStore) Ready() error {
+	st := l.store.Load()
+	switch {
+	case st == nil:
+		return store.ErrNotOpen
+	case l.stopping.Load():
+		return store.ErrNotReady
+	}
+	return st.Ready()
+}
+
+func (l *lateStore) Servers() ([]store.Server, error) {
+	if st := l.store.Load(); st != nil {
+		return st.Servers()
+	}
+	return nil, store.ErrNotOpen
+}
+
+func (l *lateStore) Leader() (store.Server, bool) {
+	if st := l.store.Load(); st != nil {
+		return st.Leader()
+	}
+	return store.Server{}, false
+}
+
+func (l *lateStore) CommitIndex() uint64 {
+	if st := l.store.Load(); st != nil {
+		return st.CommitIndex()
+	}
+	return 0
+}
+
+func (l *lateStore) WaitApplied(ctx context.Context, index uint64) error {
+	if st := l.store.Load(); st != nil {
+		return st.WaitApplied(ctx, index)
+	}
+	return store.ErrNotOpen
+}
+
+func (l *lateStore) Snapshot(ctx context.Context, trailing uint64) error {
+	if st := l.store.Load(); st != nil {
+		return st.Snapshot(ctx, trailing)
+	}
+	return store.ErrNotOpen
+}
+
+func (l *lateStore) Notify(ctx context.Context, id, addr string) error {
+	if st := l.store.Load(); st != nil {
+		return st.Notify(ctx, id, addr)
+	}
+	return store.ErrNotOpen
+}
+
+func (l *lateStore) Join(ctx context.Context, id, addr string, voter bool) error {
+	if st := l.store.Load(); st != nil {
+		return st.Join(ctx, id, addr, voter)
+	}
+	return store.ErrNotOpen
+}
+
+func (l *lateStore) Remove(ctx context.Context, id string) error {
+	if st := l.store.Load(); st != nil {
+		return st.Remove(ctx, id)
+	}
+	return store.ErrNotOpen
+}
+
+func (l *lateStore) Stepdown(ctx context.Context, id string, wait bool) error {
+	if st := l.store.Load(); st != nil {
+		return st.Stepdown(ctx, id, wait)
+	}
+	return store.ErrNotOpen
+}
+
+// stats returns the "store" part of /status.
+func (l *lateStore) stats() any {
+	if st := l.store.Load(); st != nil {
+		if stats, err := st.Stats(); err == nil {
+			return stats
+		}
+	}
+	return map[string]bool{"open": false}
+}

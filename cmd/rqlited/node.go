@@ -1,0 +1,234 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"rqlited/cluster"
+	httpd "rqlited/http"
+	"rqlited/store"
+)
+
+// What the parts promise each other is checked here, the one place that sees both sides.
+var (
+	_ httpd.Database   = (*cluster.Router)(nil)
+	_ httpd.Node       = (*lateStore)(nil)
+	_ httpd.Node       = (*store.Store)(nil)
+	_ httpd.Peers      = peers{}
+	_ cluster.Node     = (*lateStore)(nil)
+	_ cluster.Node     = (*store.Store)(nil)
+	_ cluster.Local    = (*lateStore)(nil)
+	_ cluster.Local    = (*store.Store)(nil)
+	_ cluster.FormNode = (*store.Store)(nil)
+)
+
+// Deadlines of a stop, one for each step that waits for somebody else. What is not done by then is
+// cut off: the next start copes with it as with a crash.
+const (
+	leaveTime    = 10 * time.Second
+	stepdownTime = 5 * time.Second
+	drainTime    = 10 * time.Second
+	closeTime    = 10 * time.Second
+)
+
+// node is the parts of one running rqlited, in the order in which they start. Stopping is the
+// reverse. Only the goroutine in run touches the fields after the start.
+type node struct {
+	cfg settings
+	log *slog.Logger
+
+	lock    io.Closer
+	mux     *cluster.Mux
+	client  *cluster.Client
+	service *cluster.Service
+	api     *httpd.Server
+	late    *lateStore
+	store   *store.Store // nil until it is open
+}
+
+func newNode(cfg settings, log *slog.Logger) *node {
+	return &node{cfg: cfg, log: log, late: &lateStore{}}
+}
+
+// run starts the node and stops it again when ctx ends or a part of it fails. It returns nil if
+// the node was asked to stop and did.
+func (n *node) run(ctx context.Context) (err error) {
+	if n.lock, err = lockDir(n.cfg.dir); err != nil {
+		return err
+	}
+	defer n.lock.Close()
+	web, err := n.listen()
+	if err != nil {
+		return err
+	}
+	g, parts := errgroup.WithContext(ctx) // parts ends with ctx, or when a part fails
+	n.answer(g, web)
+	err = n.open(parts, g)
+	if err == nil {
+		<-parts.Done()
+	}
+	asked := ctx.Err() != nil
+	switch {
+	case asked && n.store == nil && errors.Is(err, context.Canceled):
+		err = nil // asked to stop before there was anything to stop
+	case !asked && parts.Err() != nil:
+		err = context.Cause(parts) // what failed, not what was told to end because of it
+	}
+	err = errors.Join(err, n.stop(context.WithoutCancel(ctx), err == nil))
+	if late := g.Wait(); err == nil {
+		err = late
+	}
+	return err
+}
+
+// listen opens both ports and settles what others are told about them.
+func (n *node) listen() (web net.Listener, err error) {
+	cfg := cluster.Config{Addr: n.cfg.raft.bind, Logger: n.log}
+	if !n.cfg.raft.anyPort() {
+		cfg.Advertise = n.cfg.raft.public()
+	}
+	if n.mux, err = cluster.Listen(cfg); err != nil {
+		return nil, err
+	}
+	if web, err = net.Listen("tcp", n.cfg.http.bind); err != nil {
+		return nil, errors.Join(fmt.Errorf("listen for HTTP: %w", err), n.mux.Close())
+	}
+	n.cfg.raft.advertise = n.mux.Addr()
+	if n.cfg.http.anyPort() {
+		n.cfg.http.advertise = web.Addr().String()
+	}
+	n.cfg.store.NodeID = cmp.Or(n.cfg.store.NodeID, n.cfg.raft.public())
+	return web, nil
+}
+
+// answer begins to answer on both ports. Until the store is open, the answer is that it is not.
+func (n *node) answer(g *errgroup.Group, web net.Listener) {
+	meta := cluster.Meta{URL: "http://" + n.cfg.http.public(), Version: version}
+	n.client = cluster.NewClient(cluster.ClientConfig{
+		LocalAddr: n.cfg.raft.public(),
+		Local: func() cluster.Meta {
+			m := meta
+			m.CommitIndex = n.late.CommitIndex()
+			return m
+		},
+		ConnectTimeout: n.cfg.connectTimeout,
+		Logger:         n.log,
+	})
+	n.service = cluster.NewService(n.mux.Calls(), n.late, cluster.ServiceConfig{
+		URL:     meta.URL,
+		Version: meta.Version,
+		Logger:  n.log,
+	})
+	router := cluster.NewRouter(n.late, n.client, cluster.RouterConfig{
+		HTTPAddr: n.cfg.http.public(),
+		Logger:   n.log,
+	})
+	n.api = httpd.NewServer(n.apiConfig(), router, n.late, peers{router, n.client})
+	g.Go(func() error { return n.api.Serve(web) })
+	n.log.Info("node starting",
+		"version", version, "node", n.cfg.store.NodeID, "dir", n.cfg.dir,
+		"http", n.cfg.http.public(), "raft", n.cfg.raft.public())
+}
+
+// open opens the store and makes the node a member of its cluster.
+func (n *node) open(ctx context.Context, g *errgroup.Group) error {
+	cfg := n.cfg.store
+	cfg.Addr = n.cfg.raft.public()
+	cfg.Layer = n.mux.Layer()
+	cfg.Logger = n.log
+	st, err := store.Open(ctx, cfg)
+	if err != nil {
+		return fmt.Errorf("open store: %w", err)
+	}
+	n.store = st
+	n.late.set(st)
+	g.Go(st.Wait)
+	if n.cfg.joinAs != "" && len(n.cfg.form.Join) > 0 {
+		n.log.Warn("joining anonymously, there is no credentials file", "join-as", n.cfg.joinAs)
+	}
+	if err := cluster.Form(ctx, n.formConfig(), st); err != nil {
+		return fmt.Errorf("clustering failure: %w", err)
+	}
+	n.log.Info("node is a member of its cluster", "node", n.cfg.store.NodeID)
+	return nil
+}
+
+func (n *node) formConfig() cluster.FormConfig {
+	cfg := n.cfg.form
+	cfg.ID = n.cfg.store.NodeID
+	cfg.Addr = n.cfg.raft.public()
+	cfg.Client = n.client
+	cfg.Logger = n.log
+	return cfg
+}
+
+// stop stops what was started, in the order in which parts depend on each other: clients first,
+// then peers, then the data. Only a node that works is in a position to take its leave.
+func (n *node) stop(ctx context.Context, works bool) error {
+	n.late.stop()
+	var errs []error
+	if works && n.store != nil {
+		errs = append(errs, n.depart(ctx))
+	}
+	if err := within(ctx, drainTime, n.api.Shutdown); err != nil {
+		n.log.Warn("requests were cut off", "err", err)
+	}
+	// Peers next: a stream to a slow one would keep Raft from stopping.
+	errs = append(errs, n.service.Close(), n.client.Close(), n.mux.Close())
+	if n.store != nil {
+		errs = append(errs, within(ctx, closeTime, n.store.Close))
+	}
+	return errors.Join(errs...)
+}
+
+// depart leaves the cluster or hands over leadership, as configured.
+func (n *node) depart(ctx context.Context) error {
+	if n.cfg.leave {
+		err := within(ctx, leaveTime, func(ctx context.Context) error {
+			return cluster.Leave(ctx, n.formConfig(), n.store)
+		})
+		if err != nil {
+			return fmt.Errorf("leave the cluster: %w", err)
+		}
+		return nil
+	}
+	if !n.cfg.stepdown || !n.store.IsLeader() || n.voters() < 2 {
+		return nil
+	}
+	err := within(ctx, stepdownTime, func(ctx context.Context) error {
+		return n.store.Stepdown(ctx, "", true)
+	})
+	if err != nil {
+		n.log.Warn("leadership not handed over", "err", err) // the others elect somebody all the same
+	}
+	return nil
+}
+
+func (n *node) voters() int {
+	servers, err := n.store.Servers()
+	if err != nil {
+		return 0
+	}
+	voters := 0
+	for _, s := range servers {
+		if s.Voter {
+			voters++
+		}
+	}
+	return voters
+}
+
+// within calls f with a deadline.
+func within(ctx context.Context, limit time.Duration, f func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	return f(ctx)
+}

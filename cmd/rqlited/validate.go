@@ -1,0 +1,172 @@
+package main
+
+import (
+	"cmp"
+	"flag"
+	"fmt"
+	"math"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// faults returns every reason why the settings cannot be used, in rqlite's words and order where
+// rqlite checks the same.
+func (s *settings) faults(fs *flag.FlagSet) []string {
+	faults := s.reapFaults(fs)
+	if strings.TrimSpace(s.dir) == "" {
+		faults = append(faults, "data directory path is required")
+	}
+	faults = append(faults, s.addressFaults()...)
+	faults = append(faults, s.joinFaults()...)
+	return append(faults, s.rangeFaults()...)
+}
+
+// reapFaults refuses a time that is given and would turn reaping off.
+func (s *settings) reapFaults(fs *flag.FlagSet) []string {
+	var faults []string
+	fs.Visit(func(f *flag.Flag) {
+		if f.Name == "raft-reap-node-timeout" && s.store.Reap.Voter <= 0 ||
+			f.Name == "raft-reap-read-only-node-timeout" && s.store.Reap.ReadOnly <= 0 {
+			faults = append(faults, fmt.Sprintf("-%s must be greater than 0", f.Name))
+		}
+	})
+	return faults
+}
+
+// addressFaults checks the four addresses. An advertised address is checked for itself only where
+// it is not the bind address, so that one mistake is reported once.
+func (s *settings) addressFaults() []string {
+	var faults []string
+	add := func(text string, args ...any) { faults = append(faults, fmt.Sprintf(text, args...)) }
+	if s.raft.bind == s.http.bind {
+		add("HTTP and Raft addresses must differ")
+	}
+	switch {
+	case hasScheme(s.http.bind) || hasScheme(s.http.advertise):
+		add("HTTP options should not include protocol (http:// or https://)")
+	case !isHostPort(s.http.bind):
+		add("HTTP bind address not valid")
+	case !isHostPort(s.http.public()):
+		add("HTTP advertised HTTP address not valid")
+	case isUnspecified(s.http.public()):
+		add("advertised HTTP address is not routable (%s), specify it via -http-addr or -http-adv-addr", hostOf(s.http.public()))
+	}
+	switch {
+	case !isHostPort(s.raft.bind):
+		add("raft bind address not valid")
+	case !hasNumericPort(s.raft.bind):
+		add("raft bind port not valid")
+	case !isHostPort(s.raft.public()):
+		add("raft advertised address not valid")
+	case isUnspecified(s.raft.public()):
+		add("advertised Raft address is not routable (%s), specify it via -raft-addr or -raft-adv-addr", hostOf(s.raft.public()))
+	case !hasNumericPort(s.raft.public()):
+		add("raft advertised port is not valid")
+	}
+	if s.raft.bind != s.http.bind && s.raft.public() == s.http.public() {
+		add("advertised HTTP and Raft addresses must differ")
+	}
+	return faults
+}
+
+func (s *settings) joinFaults() []string {
+	var faults []string
+	if s.form.BootstrapExpect > 0 && s.readOnly {
+		faults = append(faults, "bootstrapping only applicable to voting nodes")
+	}
+	for _, addr := range s.form.Join {
+		if !isHostPort(addr) {
+			faults = append(faults, fmt.Sprintf("%s is an invalid join address", addr))
+		}
+	}
+	self := slices.Contains(s.form.Join, s.raft.bind) || slices.Contains(s.form.Join, s.raft.public())
+	if self && s.form.BootstrapExpect == 0 {
+		faults = append(faults, "node cannot join with itself unless bootstrapping")
+	}
+	return faults
+}
+
+// rangeFaults checks numbers that the other packages would take for "use the default", or refuse
+// under a name that is not the flag's.
+func (s *settings) rangeFaults() []string {
+	var faults []string
+	for _, f := range []struct {
+		name  string
+		value time.Duration
+	}{
+		{"bootstrap-expect-timeout", s.form.BootstrapTimeout},
+		{"cluster-connect-timeout", s.connectTimeout},
+		{"join-interval", s.form.JoinInterval},
+		{"raft-apply-timeout", s.store.Raft.ApplyTimeout},
+		{"raft-commit-timeout", s.store.Raft.CommitTimeout},
+		{"raft-election-timeout", s.store.Raft.ElectionTimeout},
+		{"raft-heartbeat-timeout", s.store.Raft.HeartbeatTimeout},
+		{"raft-snap-int", s.store.Snapshot.Interval},
+	} {
+		if f.value <= 0 {
+			faults = append(faults, fmt.Sprintf("-%s must be greater than 0", f.name))
+		}
+	}
+	if s.store.Raft.LeaderLeaseTimeout < 0 {
+		faults = append(faults, "-raft-leader-lease-timeout must not be negative")
+	}
+	if s.form.JoinAttempts <= 0 {
+		faults = append(faults, "-join-attempts must be greater than 0")
+	}
+	if s.form.BootstrapExpect < 0 {
+		faults = append(faults, "-bootstrap-expect must not be negative")
+	}
+	if s.store.MaxReaders < 0 {
+		faults = append(faults, "-db-max-ro-conns must not be negative")
+	}
+	if s.snapWALSize > math.MaxInt64 {
+		faults = append(faults, "-raft-snap-wal-size is too large")
+	}
+	return faults
+}
+
+// settle translates values whose meaning differs between the command line and the configs.
+func (s *settings) settle() {
+	s.form.Voter = !s.readOnly
+	s.store.Dir = s.dir
+	s.store.BootstrapExpect = s.form.BootstrapExpect
+	s.store.Snapshot.WALSize = int64(s.snapWALSize)
+	if s.snapWALSize == 0 {
+		s.store.Snapshot.WALSize = -1
+	}
+	s.store.MaxReaders = cmp.Or(s.store.MaxReaders, math.MaxInt)
+	s.store.Raft.LogLevel = strings.ToUpper(s.store.Raft.LogLevel)
+	if !slices.Contains([]string{"TRACE", "DEBUG", "INFO", "WARN", "ERROR", "OFF"}, s.store.Raft.LogLevel) {
+		s.store.Raft.LogLevel = "WARN" // rqlite takes any word
+	}
+}
+
+func hasScheme(addr string) bool { return strings.HasPrefix(strings.ToLower(addr), "http") }
+
+func isHostPort(addr string) bool {
+	_, _, err := net.SplitHostPort(addr)
+	return err == nil
+}
+
+func hasNumericPort(addr string) bool {
+	_, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return false
+	}
+	_, err = strconv.ParseUint(port, 10, 16)
+	return err == nil
+}
+
+// hostOf returns the host of an address that isHostPort.
+func hostOf(addr string) string {
+	host, _, _ := net.SplitHostPort(addr)
+	return host
+}
+
+func isUnspecified(addr string) bool {
+	ip := net.ParseIP(hostOf(addr))
+	return ip != nil && ip.IsUnspecified()
+}
