@@ -102,7 +102,7 @@ func parse(args []string, w io.Writer) (settings, error) {
 		return settings{}, fmt.Errorf("arguments after data directory (%s) are not accepted (%v)", fs.Arg(0), fs.Args()[1:])
 	}
 	s.dir = fs.Arg(0)
-	if faults := append(s.faults(fs), laterFaults(fs)...); len(faults) > 0 {
+	if faults := s.faults(fs); len(faults) > 0 {
 		return settings{}, faultsError(faults)
 	}
 	s.settle()

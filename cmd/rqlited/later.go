@@ -3,6 +3,7 @@ package main
 import (
 	"flag"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -76,14 +77,95 @@ func laterFlags(fs *flag.FlagSet) {
 	}
 }
 
+// given returns the value of a flag as text.
+func given(fs *flag.FlagSet, name string) string { return fs.Lookup(name).Value.String() }
+
 // laterFaults refuses the flags whose value asks for a missing feature.
 func laterFaults(fs *flag.FlagSet) []string {
 	var faults []string
 	for _, f := range later {
-		given := fs.Lookup(f.name)
-		if v := given.Value.String(); v != given.DefValue && (f.off == "" || v != f.off) {
+		if v := given(fs, f.name); v != fs.Lookup(f.name).DefValue && (f.off == "" || v != f.off) {
 			faults = append(faults, fmt.Sprintf("-%s is not supported yet", f.name))
 		}
 	}
 	return faults
+}
+
+// tlsFaults checks what the flags for TLS require of each other.
+func tlsFaults(fs *flag.FlagSet) []string {
+	faults := pairFaults(fs, "http", "node")
+	for _, port := range []string{"http", "node"} {
+		if given(fs, port+"-verify-common-name") != "" && given(fs, port+"-verify-client") == "false" {
+			faults = append(faults, fmt.Sprintf("-%[1]s-verify-common-name requires -%[1]s-verify-client", port))
+		}
+	}
+	return faults
+}
+
+// pairFaults expects a certificate to come with its key.
+func pairFaults(fs *flag.FlagSet, prefixes ...string) []string {
+	var faults []string
+	for _, p := range prefixes {
+		if (given(fs, p+"-cert") == "") != (given(fs, p+"-key") == "") {
+			faults = append(faults, fmt.Sprintf("either both -%[1]s-cert and -%[1]s-key must be set, or neither", p))
+		}
+	}
+	return faults
+}
+
+// featureFaults checks what the flags of the missing features require of others.
+func (s *settings) featureFaults(fs *flag.FlagSet) []string {
+	var faults []string
+	if len(s.form.Join) > 0 {
+		if given(fs, "auto-restore") != "" && s.form.BootstrapExpect == 0 {
+			faults = append(faults, "auto-restoring cannot be used when joining a cluster")
+		}
+		if given(fs, "disco-mode") != "" {
+			faults = append(faults, "disco mode cannot be used when also explicitly joining a cluster")
+		}
+	}
+	if given(fs, "cdc-config") != "" && s.readOnly {
+		faults = append(faults, "CDC cannot be enabled on non-voting nodes")
+	}
+	return append(append(faults, otlpFaults(fs)...), s.discoFaults(fs)...)
+}
+
+func otlpFaults(fs *flag.FlagSet) []string {
+	faults := pairFaults(fs, "otlp")
+	verified := given(fs, "otlp-no-verify") == "true" || given(fs, "otlp-ca-cert") != "" ||
+		given(fs, "otlp-cert") != "" || given(fs, "otlp-key") != ""
+	insecure := given(fs, "otlp-insecure") == "true"
+	endpoint := given(fs, "otlp-endpoint")
+	switch {
+	case endpoint == "" && (verified || insecure):
+		faults = append(faults, "OTLP options require -otlp-endpoint")
+	case strings.Contains(endpoint, "://"):
+		faults = append(faults, "-otlp-endpoint must not include a protocol scheme")
+	case endpoint != "" && !isHostPort(endpoint):
+		faults = append(faults, "-otlp-endpoint is not a valid address")
+	}
+	if interval := fs.Lookup("otlp-interval").Value.(flag.Getter).Get().(time.Duration); interval <= 0 {
+		faults = append(faults, "-otlp-interval must be greater than zero")
+	}
+	if insecure && verified {
+		faults = append(faults, "-otlp-insecure cannot be used with other OTLP TLS options")
+	}
+	return faults
+}
+
+func (s *settings) discoFaults(fs *flag.FlagSet) []string {
+	switch mode := given(fs, "disco-mode"); mode {
+	case "":
+	case "consul-kv", "etcd-kv":
+		if s.form.BootstrapExpect > 0 {
+			return []string{"bootstrapping not applicable when using " + mode}
+		}
+	case "dns", "dns-srv":
+		if s.form.BootstrapExpect == 0 && !s.readOnly {
+			return []string{fmt.Sprintf("bootstrap-expect value required when using %s with a voting node", mode)}
+		}
+	default:
+		return []string{"disco mode must be one of consul-kv, etcd-kv, dns, or dns-srv"}
+	}
+	return nil
 }

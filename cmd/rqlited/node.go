@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"time"
@@ -45,7 +44,6 @@ type node struct {
 	cfg settings
 	log *slog.Logger
 
-	lock    io.Closer
 	mux     *cluster.Mux
 	client  *cluster.Client
 	service *cluster.Service
@@ -60,11 +58,7 @@ func newNode(cfg settings, log *slog.Logger) *node {
 
 // run starts the node and stops it again when ctx ends or a part of it fails. It returns nil if
 // the node was asked to stop and did.
-func (n *node) run(ctx context.Context) (err error) {
-	if n.lock, err = lockDir(n.cfg.dir); err != nil {
-		return err
-	}
-	defer n.lock.Close()
+func (n *node) run(ctx context.Context) error {
 	web, err := n.listen()
 	if err != nil {
 		return err

@@ -19,9 +19,8 @@ func (s *settings) faults(fs *flag.FlagSet) []string {
 	if strings.TrimSpace(s.dir) == "" {
 		faults = append(faults, "data directory path is required")
 	}
-	faults = append(faults, s.addressFaults()...)
-	faults = append(faults, s.joinFaults()...)
-	return append(faults, s.rangeFaults()...)
+	return slices.Concat(faults, tlsFaults(fs), s.addressFaults(), s.joinFaults(), s.featureFaults(fs),
+		s.rangeFaults(), laterFaults(fs))
 }
 
 // reapFaults refuses a time that is given and would turn reaping off.
