@@ -18,7 +18,7 @@ var layers = map[string][]string{
 	"cmd/rqlited":   {anything},
 	"http":          {"store", "command", "auth"},
 	"cluster":       {"store", "command", "auth"},
-	"store":         {"db", "snapshot", "rewrite", "command"},
+	"store":         {"db", "snapshot", "rewrite", "command", "internal/vfs"},
 	"snapshot":      {"internal/vfs"},
 	"db":            {"command", "internal/vfs"},
 	"rewrite":       {"command"},
