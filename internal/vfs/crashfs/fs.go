@@ -32,6 +32,7 @@ type FS struct {
 	failIn  int  // operations until one fails; negative: none does
 	failErr error
 	sticky  bool
+	failed  int // operations that have failed since FailAt
 }
 
 // dir is a directory: the names everybody sees, and those that would survive a power cut. A node
@@ -60,14 +61,14 @@ func (f *FS) CrashAfter(op int) {
 func (f *FS) FailAt(op int, err error, sticky bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.failIn, f.failErr, f.sticky = op, err, sticky
+	f.failIn, f.failErr, f.sticky, f.failed = op, err, sticky, 0
 }
 
-// FailPending reports whether an operation that FailAt announced has yet to come.
-func (f *FS) FailPending() bool {
+// Failed returns how many operations have failed as FailAt wanted, since it was called.
+func (f *FS) Failed() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.failIn >= 0
+	return f.failed
 }
 
 // Freeze declares files whose base name matches one of the glob patterns as unchangeable once
@@ -102,6 +103,7 @@ func (f *FS) allow(change ...string) error {
 		if !f.sticky {
 			f.failIn = -1
 		}
+		f.failed++
 		return f.failErr
 	}
 	if f.failIn > 0 {
