@@ -1,0 +1,21 @@
+// Package system holds the black-box tests of rqlited: it starts real processes on loopback and
+// knows them only by their command line, their HTTP API, their signals, what they write to
+// standard error and, where an operator would look there too, their data directories. It imports
+// no other package of the module, so nothing here can pass because of a shared mistake.
+//
+//	go test ./system_test                      build rqlited once and run everything
+//	go test ./system_test -race-binary         the same with a race-detecting binary
+//	go test ./system_test -rqlited PATH        the same with another binary (relative to the module root)
+//	go test ./system_test -run Chaos -chaos 2m more chaos; the seed is logged, -seed repeats it
+//	go test ./system_test -keep DIR            leave data directories and logs in DIR
+//
+// RQLITED_BINARY and RQLITED_RACE stand for the first two flags, RQLITED_TEST_DATA names a folder
+// with real data (chinook.sql, chinook.sqlite).
+//
+// Words: a node is one data directory with its two addresses and, while it runs, its process. A
+// cluster is some nodes that were started together. The content of a node is every row of every
+// table, quoted by SQLite. A ledger remembers which writes were acknowledged.
+//
+// Nothing sleeps for a fixed time: what takes time is polled until a deadline, and the message at
+// the deadline says what was seen last.
+package system
