@@ -188,11 +188,12 @@ func (f *sqliteFile) content() (content, error) {
 			if alias && r.values[0] == nil {
 				r.values[0] = r.rowid
 			}
-			text := strconv.FormatInt(r.rowid, 10)
+			var text strings.Builder
+			text.WriteString(strconv.FormatInt(r.rowid, 10))
 			for _, v := range r.values {
-				text += "|" + quote(v)
+				text.WriteString("|" + quote(v))
 			}
-			all[name] = append(all[name], text)
+			all[name] = append(all[name], text.String())
 		}))
 	}
 	return all, err
