@@ -32,6 +32,8 @@ type Config struct {
 	Reap     ReapConfig
 
 	Logger *slog.Logger // nil discards
+
+	recoveryStep func(name string) error // for tests: called before each step of a recovery
 }
 
 // RaftConfig holds the settings of Raft itself.
@@ -80,7 +82,7 @@ func (c Config) withDefaults() (Config, error) {
 		errs = append(errs, errors.New("NodeID is empty"))
 	}
 	if _, _, err := net.SplitHostPort(c.Addr); err != nil {
-		errs = append(errs, fmt.Errorf("Addr %q: %w", c.Addr, err))
+		errs = append(errs, fmt.Errorf("address %q: %w", c.Addr, err))
 	}
 	if c.Layer == nil {
 		errs = append(errs, errors.New("Layer is nil"))
@@ -93,7 +95,7 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	c.MaxReaders = cmp.Or(c.MaxReaders, 256)
 	if c.MaxReaders < 0 {
-		errs = append(errs, fmt.Errorf("MaxReaders is %d: must not be negative", c.MaxReaders))
+		errs = append(errs, fmt.Errorf("number of readers is %d: must not be negative", c.MaxReaders))
 	}
 	var err error
 	if c.Raft, err = c.Raft.withDefaults(); err != nil {
@@ -103,10 +105,13 @@ func (c Config) withDefaults() (Config, error) {
 	c.Snapshot.Interval = cmp.Or(c.Snapshot.Interval, 10*time.Second)
 	c.Snapshot.WALSize = cmp.Or(c.Snapshot.WALSize, 4<<20)
 	if c.Snapshot.Interval < 5*time.Millisecond {
-		errs = append(errs, fmt.Errorf("Snapshot.Interval is %s: must be at least 5ms", c.Snapshot.Interval))
+		errs = append(errs, fmt.Errorf("snapshot interval is %s: must be at least 5ms", c.Snapshot.Interval))
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.recoveryStep == nil {
+		c.recoveryStep = func(string) error { return nil }
 	}
 	return c, errors.Join(errs...)
 }
@@ -120,7 +125,7 @@ func (c RaftConfig) withDefaults() (RaftConfig, error) {
 	c.LogLevel = cmp.Or(c.LogLevel, "WARN")
 	var errs []error
 	if c.ApplyTimeout < 0 {
-		errs = append(errs, fmt.Errorf("Raft.ApplyTimeout is %s: must not be negative", c.ApplyTimeout))
+		errs = append(errs, fmt.Errorf("apply timeout is %s: must not be negative", c.ApplyTimeout))
 	}
 	if _, err := parseRaftLevel(c.LogLevel); err != nil {
 		errs = append(errs, err)

@@ -1,3 +1,37 @@
 // Package store is the replicated database: Raft, the state machine, consistency levels,
 // membership, and when to take a snapshot.
+//
+//	LOCK                 held while a process uses the directory
+//	raft.db              the Raft log, the node's term and vote
+//	db.sqlite…           the live database, which is db's
+//	db.sqlite.restore    a snapshot on its way to become the database; garbage after a crash
+//	snapshots/           which is snapshot's
+//	raft/peers.json      put there by a human to replace the membership at the next start
+//
+// A write becomes a log entry, which the state machine applies on every node; the node that
+// proposed it answers with what applying it yielded. Reads use the local database, after the node
+// has made sure of what their level promises.
+//
+// Three things are always kept in step, and files logstore.go, snapshots.go and fsm.go hold the
+// argument: the log goes on where the newest snapshot ends; a capture is published only upon the
+// snapshot that the database descends from; a snapshot that a leader sends replaces the log unless
+// the log contains it.
+//
+// An error of this machine is final: the state machine applies nothing after it, Wait returns it,
+// and the process ends.
+//
+// # Goroutines
+//
+// The Store owns: leadership (one barrier per term), rounds (checks of the leadership for
+// linearizable reads), WAL size, observer, dead members, and one that cuts the connections when
+// the node fails. Close joins them. Raft has its own; it calls the state machine on its FSM
+// goroutine, publishes captures on its snapshot goroutine and installs on its main goroutine.
+// Besides, each Raft future that is being waited for has a goroutine, which ends with the future,
+// and each connection being dialled one, which ends with the dialling.
+//
+// # Locks
+//
+// snapshots.turn is held over the publication of a snapshot, and by a capture until Raft has
+// shortened the log; the log and the snapshot store are called under it, and their own locks come
+// after it. All others are held for a few instructions and call nothing.
 package store

@@ -1,9 +1,13 @@
 package store
 
 import (
+	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"strings"
+
+	"github.com/hashicorp/go-hclog"
 )
 
 // levelOff is above every level that anything is logged at.
@@ -24,5 +28,47 @@ func parseRaftLevel(s string) (slog.Level, error) {
 	case "OFF":
 		return levelOff, nil
 	}
-	return 0, fmt.Errorf("Raft.LogLevel is %q: want DEBUG, INFO, WARN, ERROR or OFF", s)
+	return 0, fmt.Errorf("log level of Raft is %q: want DEBUG, INFO, WARN, ERROR or OFF", s)
+}
+
+// logBridge passes Raft's messages on to a slog.Logger.
+type logBridge struct {
+	log   *slog.Logger
+	level slog.Level
+}
+
+// newRaftLogger returns the logger that Raft is given. Messages below level are dropped.
+func newRaftLogger(log *slog.Logger, level slog.Level) hclog.Logger {
+	l := hclog.NewInterceptLogger(&hclog.LoggerOptions{Name: "raft", Level: hclog.Off, Output: io.Discard})
+	l.RegisterSink(&logBridge{log.With("part", "raft"), level})
+	return l
+}
+
+// Accept implements hclog.SinkAdapter.
+func (b *logBridge) Accept(_ string, level hclog.Level, msg string, args ...any) {
+	l := slog.LevelInfo
+	switch level {
+	case hclog.Trace:
+		l = slog.LevelDebug - 4
+	case hclog.Debug:
+		l = slog.LevelDebug
+	case hclog.Warn:
+		l = slog.LevelWarn
+	case hclog.Error:
+		l = slog.LevelError
+	}
+	if l < b.level || !b.log.Enabled(context.Background(), l) {
+		return
+	}
+	attrs := make([]any, len(args))
+	for i, a := range args {
+		if f, ok := a.(hclog.Format); ok && len(f) > 0 {
+			a = fmt.Sprintf(fmt.Sprint(f[0]), f[1:]...)
+		}
+		if s, ok := a.(fmt.Stringer); ok {
+			a = s.String() // now: Raft's own objects change under a later reader
+		}
+		attrs[i] = a
+	}
+	b.log.Log(context.Background(), l, msg, attrs...)
 }

@@ -2,82 +2,291 @@ package store
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
 	"time"
 
-	"rqlited/command"
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/raft"
+	"golang.org/x/sync/errgroup"
+
+	"rqlited/db"
+	"rqlited/snapshot"
 )
 
-// Server is a member of the cluster.
-type Server struct {
-	ID    string
-	Addr  string // Raft address
-	Voter bool
-}
+// Names in the data directory. Other files in it are left alone.
+const (
+	lockFile     = "LOCK"
+	logFile      = "raft.db"
+	dbFile       = "db.sqlite"
+	restoreFile  = "db.sqlite.restore" // a snapshot on its way to be the database
+	snapshotsDir = "snapshots"
+	raftDir      = "raft"
+	peersFile    = "peers.json" // in raftDir
+	peersDone    = "peers.info" // in raftDir
+)
 
-// Store is one node's copy of the replicated database.
+// drainTime bounds Close's wait for requests that are under way.
+const drainTime = 3 * time.Second
+
+// Store is one node's copy of the replicated database. Its methods are safe for concurrent use.
 type Store struct {
 	cfg Config
+	log *slog.Logger
+
+	storage
+	machinery
+
+	lead       leadership
+	rounds     rounds
+	notified   notified
+	readyIndex atomic.Uint64 // commit index when this node first heard of one as a follower
+	counters   *counters
+
+	closing   chan struct{} // closed when Close begins
+	closeOnce sync.Once     // closes closing
+	finishing sync.Mutex    // held while the end is being made
+	closed    chan struct{} // closed when Close has ended; guarded by finishing
+	failure   *latch        // why the node has to stop
 }
 
-// Open opens the data directory and starts Raft.
-func Open(ctx context.Context, cfg Config) (*Store, error) { panic("being written") }
-
-// Do runs req with the consistency its Level asks for.
-func (s *Store) Do(ctx context.Context, req *command.Request) (*command.Response, error) {
-	panic("being written")
+// storage is what the Store has on disk. Immutable.
+type storage struct {
+	lock  *os.File
+	snaps *snapshots
+	logs  *logStore
+	db    *db.DB
 }
 
-// Snapshot takes a snapshot now, keeping trailing log entries behind it; zero means as configured.
-// ErrNothingNew means that there was nothing to do.
-func (s *Store) Snapshot(ctx context.Context, trailing uint64) error { panic("being written") }
+// machinery is what runs on top of it. Immutable.
+type machinery struct {
+	fsm          *fsm
+	raft         *raft.Raft
+	layer        *layer
+	gate         *gate
+	observer     *raft.Observer
+	observed     chan raft.Observation
+	dead         chan raft.FailedHeartbeatObservation
+	userSnapshot chan struct{} // holds a token while a user's snapshot is taken
+	stop         context.CancelFunc
+	done         func() error // waits for the goroutines that stop ends
+}
 
-// Servers returns the members of the cluster, ordered by id.
-func (s *Store) Servers() ([]Server, error) { panic("being written") }
+// Open opens the data directory, brings the database to the newest snapshot, and starts Raft,
+// which then replays the log. If raft/peers.json exists, the membership is replaced by it first.
+//
+// It fails with ErrLocked if another process uses the directory, with ErrGap if log entries are
+// missing, and otherwise with what it has found; a failed Open has deleted nothing that another
+// one could use. If ctx ends, Open fails soon. Open closes cfg.Layer when it fails.
+func Open(ctx context.Context, cfg Config) (*Store, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, fmt.Errorf("store configuration: %w", err)
+	}
+	s := &Store{
+		cfg:      cfg,
+		log:      cfg.Logger,
+		counters: &counters{},
+		closing:  make(chan struct{}),
+		closed:   make(chan struct{}),
+		failure:  newLatch(),
+		rounds:   rounds{kick: make(chan struct{}, 1)},
+	}
+	if err := s.open(ctx); err != nil {
+		s.cfg.Layer.Close()
+		return nil, errors.Join(err, s.closeFiles())
+	}
+	return s, nil
+}
 
-// Leader returns the leader, if one is known.
-func (s *Store) Leader() (Server, bool) { panic("being written") }
+func (s *Store) open(ctx context.Context) error {
+	head, exists, err := s.openFiles(ctx)
+	if err != nil {
+		return err
+	}
+	s.db, err = db.Open(filepath.Join(s.cfg.Dir, dbFile), db.Config{
+		ForeignKeys: s.cfg.ForeignKeys, MaxReaders: s.cfg.MaxReaders, Head: head.ID, Logger: s.log,
+	})
+	if err != nil {
+		return fmt.Errorf("open database: %w", err)
+	}
+	s.buildFSM(head)
+	keep := exists && s.db.Head() == head.ID
+	if keep {
+		s.counters.startSkipped.Add(1)
+		s.log.Info("live database kept", "snapshot", head.ID)
+	} else if exists {
+		s.counters.startRestores.Add(1)
+	}
+	if err := s.startRaft(ctx, keep); err != nil {
+		return fmt.Errorf("start raft: %w", err)
+	}
+	s.start()
+	return nil
+}
 
-// IsLeader reports whether this node believes that it is the leader.
-func (s *Store) IsLeader() bool { panic("being written") }
+// openFiles locks the directory and opens all in it but the live database.
+func (s *Store) openFiles(ctx context.Context) (head snapshot.Head, exists bool, err error) {
+	if err := os.MkdirAll(filepath.Join(s.cfg.Dir, raftDir), 0o755); err != nil {
+		return head, false, err
+	}
+	if s.lock, err = lockDir(s.cfg.Dir); err != nil {
+		return head, false, err
+	}
+	if err := os.Remove(filepath.Join(s.cfg.Dir, restoreFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return head, false, err
+	}
+	snaps, err := snapshot.Open(filepath.Join(s.cfg.Dir, snapshotsDir), snapshot.Config{Logger: s.log})
+	if err != nil {
+		return head, false, err
+	}
+	s.snaps = &snapshots{Store: snaps, log: s.log, idleLimit: installIdle}
+	head, exists = snaps.Head()
+	if err := s.openLog(head, exists); err != nil {
+		return head, false, err
+	}
+	r := &recovery{cfg: s.cfg, snaps: snaps, logs: s.logs, log: s.log, step: s.cfg.recoveryStep}
+	recovered, err := r.run(ctx)
+	if err != nil {
+		return head, false, err
+	}
+	if recovered {
+		s.counters.recoveries.Add(1)
+		head, exists = snaps.Head()
+		err = s.logs.check(head, exists)
+	}
+	return head, exists, err
+}
 
-// Voter reports whether this node has a vote.
-func (s *Store) Voter() bool { panic("being written") }
+func (s *Store) openLog(head snapshot.Head, exists bool) error {
+	path := filepath.Join(s.cfg.Dir, logFile)
+	missing, err := logMissing(path)
+	if err != nil {
+		return err
+	}
+	if missing && exists {
+		// Its votes and term are gone with it: the node could vote twice.
+		return fmt.Errorf("%s is missing or empty, but there is a snapshot, %s", path, head.ID)
+	}
+	if s.logs, err = openLog(path, s.fail); err != nil {
+		return err
+	}
+	return s.logs.check(head, exists)
+}
 
-// HasPeers reports whether this node's configuration names any member.
-func (s *Store) HasPeers() bool { panic("being written") }
+func (s *Store) buildFSM(head snapshot.Head) {
+	s.fsm = &fsm{
+		db:       s.db,
+		image:    filepath.Join(s.cfg.Dir, restoreFile),
+		log:      s.log,
+		closing:  s.closing,
+		failure:  s.failure,
+		progress: newProgress(s.failure, s.closing),
+		reads:    newReadRegistry(),
+		counters: s.counters,
+	}
+	if head.ID != "" {
+		s.fsm.base.Store(&head.ID)
+		s.fsm.changed.Store(head.Index)
+		s.fsm.progress.publish(applied{index: head.Index, term: head.Term, at: time.Now()})
+	}
+	s.layer = newLayer(s.cfg.Layer, s.cfg.Addr)
+	s.snaps.fsm, s.snaps.logs, s.snaps.cutPeers = s.fsm, s.logs, s.layer.cutInbound
+}
 
-// Bootstrap forms a cluster of servers.
-func (s *Store) Bootstrap(ctx context.Context, servers []Server) error { panic("being written") }
+func (s *Store) startRaft(ctx context.Context, keep bool) error {
+	level, err := parseRaftLevel(s.cfg.Raft.LogLevel)
+	if err != nil {
+		return err
+	}
+	log := newRaftLogger(s.log, level)
+	trans := newTransport(s.layer, s.logs, log)
+	// A restore at this point may take long, and knows only of closing.
+	stopWatch := context.AfterFunc(ctx, s.beginClose)
+	r, err := raft.NewRaft(s.raftConfig(log, keep), s.fsm, s.logs, s.logs.bolt, s.snaps, trans)
+	if err == nil && !stopWatch() {
+		err = errors.Join(context.Cause(ctx), r.Shutdown().Error())
+	}
+	if err != nil {
+		return errors.Join(err, trans.Close())
+	}
+	s.raft = r
+	s.logs.raft.Store(r)
+	return nil
+}
 
-// Notify counts a node that wants to form a cluster with this one.
-func (s *Store) Notify(ctx context.Context, id, addr string) error { panic("being written") }
+func (s *Store) raftConfig(log hclog.Logger, keep bool) *raft.Config {
+	c := raft.DefaultConfig()
+	c.LocalID = raft.ServerID(s.cfg.NodeID)
+	c.HeartbeatTimeout = s.cfg.Raft.HeartbeatTimeout
+	c.ElectionTimeout = s.cfg.Raft.ElectionTimeout
+	c.LeaderLeaseTimeout = s.cfg.Raft.LeaderLeaseTimeout
+	c.CommitTimeout = s.cfg.Raft.CommitTimeout
+	c.ShutdownOnRemove = s.cfg.Raft.ShutdownOnRemove
+	c.PreVoteDisabled = s.cfg.Raft.PreVoteDisabled
+	c.SnapshotThreshold = s.cfg.Snapshot.Threshold
+	c.SnapshotInterval = s.cfg.Snapshot.Interval
+	c.TrailingLogs = s.cfg.Snapshot.trailing()
+	c.NoSnapshotRestoreOnStart = keep
+	c.NoLegacyTelemetry = true
+	c.LogLevel = s.cfg.Raft.LogLevel
+	c.Logger = log
+	return c
+}
 
-// Join adds a node to the cluster. Only the leader can.
-func (s *Store) Join(ctx context.Context, id, addr string, voter bool) error { panic("being written") }
+// start launches the Store's goroutines. Each runs until ctx ends.
+func (s *Store) start() {
+	s.gate = newGate()
+	s.userSnapshot = make(chan struct{}, 1)
+	s.dead = make(chan raft.FailedHeartbeatObservation, 16)
+	s.observed = make(chan raft.Observation, 256)
+	s.observer = raft.NewObserver(s.observed, false, func(o *raft.Observation) bool {
+		switch o.Data.(type) {
+		case raft.LeaderObservation, raft.RaftState, raft.FailedHeartbeatObservation:
+			return true
+		}
+		return false
+	})
+	s.raft.RegisterObserver(s.observer)
+	ctx, stop := context.WithCancel(context.Background())
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.watchLeadership(ctx) })
+	g.Go(func() error { return s.runRounds(ctx) })
+	g.Go(func() error { return s.watchWALSize(ctx) })
+	g.Go(func() error { return s.observe(ctx) })
+	g.Go(func() error { return s.reapDead(ctx) })
+	g.Go(func() error { return s.stopOnFailure(ctx) })
+	s.stop, s.done = stop, g.Wait
+}
 
-// Remove removes a node from the cluster. Only the leader can. An unknown id is no error.
-func (s *Store) Remove(ctx context.Context, id string) error { panic("being written") }
+// fail ends the node: Wait returns err, and nothing more is applied or acknowledged.
+func (s *Store) fail(err error) {
+	select {
+	case <-s.closing:
+		return // what breaks while all is being closed breaks nothing
+	default:
+	}
+	if s.failure.set(err) {
+		s.log.Error("node has to stop", "err", err)
+	}
+}
 
-// Stepdown hands leadership to the node id, or to any voter if id is empty.
-func (s *Store) Stepdown(ctx context.Context, id string, wait bool) error { panic("being written") }
-
-// CommitIndex returns the index of the last log entry that this node knows to be committed.
-func (s *Store) CommitIndex() uint64 { panic("being written") }
-
-// WaitApplied waits until the entry index is committed and applied here.
-func (s *Store) WaitApplied(ctx context.Context, index uint64) error { panic("being written") }
-
-// Ready returns nil if the node may serve requests, or the reason why not yet.
-func (s *Store) Ready() error { panic("being written") }
-
-// Wait returns when the node has to stop: nil after Close, else the reason.
-func (s *Store) Wait() error { panic("being written") }
-
-// Stats returns the "store" object of /status.
-func (s *Store) Stats() (any, error) { panic("being written") }
-
-// Counters returns the "store" map of /debug/vars.
-func (s *Store) Counters() any { panic("being written") }
+// stopOnFailure takes this node out of the cluster as soon as it is not good for it any more, so
+// that another one becomes the leader.
+func (s *Store) stopOnFailure(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+	case <-s.failure.ch:
+		s.layer.cut()
+	}
+	return nil
+}
 
 // NodeID returns this node's id.
 func (s *Store) NodeID() string { return s.cfg.NodeID }
@@ -85,8 +294,73 @@ func (s *Store) NodeID() string { return s.cfg.NodeID }
 // Addr returns the Raft address that is told to the other nodes.
 func (s *Store) Addr() string { return s.cfg.Addr }
 
-// LastContact returns the time since the leader was last heard of.
-func (s *Store) LastContact() time.Duration { panic("being written") }
+// CommitIndex returns the index of the last log entry that this node knows to be committed.
+func (s *Store) CommitIndex() uint64 { return s.raft.CommitIndex() }
 
-// Close stops the node and closes its files.
-func (s *Store) Close(ctx context.Context) error { panic("being written") }
+// Wait returns when the node has to stop, with the reason, or when Close has ended, with nil.
+func (s *Store) Wait() error {
+	select {
+	case <-s.failure.ch:
+		return s.failure.err
+	case <-s.closed:
+		return s.failure.get()
+	}
+}
+
+func (s *Store) beginClose() { s.closeOnce.Do(func() { close(s.closing) }) }
+
+// Close stops the node and closes its files. It waits a moment for requests under way, whose fate
+// is ErrUnknown if they are not done then. If ctx ends while Raft is still at work, for instance
+// in a long statement, Close returns the cause and leaves files and lock to the end of the
+// process; it may be called again. A second Close returns nil.
+func (s *Store) Close(ctx context.Context) error {
+	s.beginClose()
+	s.gate.close()
+	select {
+	case <-s.gate.idle:
+	case <-time.After(drainTime):
+	case <-ctx.Done():
+	}
+	done := make(chan error, 1)
+	go func() { done <- s.finish() }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("close store: %w", context.Cause(ctx))
+	}
+}
+
+// finish ends Raft and the goroutines, and closes the files once nothing uses them any more.
+func (s *Store) finish() error {
+	s.finishing.Lock()
+	defer s.finishing.Unlock()
+	select {
+	case <-s.closed:
+		return nil
+	default:
+	}
+	defer close(s.closed)
+	s.stop()
+	stopped := s.raft.Shutdown()
+	s.layer.cut() // no peer keeps Raft waiting from here on
+	return errors.Join(stopped.Error(), s.done(), s.closeFiles())
+}
+
+// closeFiles closes what open has opened, in the reverse order.
+func (s *Store) closeFiles() error {
+	var errs []error
+	if s.db != nil {
+		errs = append(errs, s.db.Close())
+	}
+	if s.snaps != nil {
+		errs = append(errs, s.snaps.Close())
+	}
+	if s.logs != nil {
+		errs = append(errs, s.logs.bolt.Close())
+	}
+	if s.lock != nil {
+		errs = append(errs, s.lock.Close()) // and with it the lock
+	}
+	return errors.Join(errs...)
+}

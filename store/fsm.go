@@ -1,0 +1,247 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"rqlited/command"
+	"rqlited/db"
+	"rqlited/internal/vfs"
+	"rqlited/snapshot"
+)
+
+// outcome is what Apply answers through the future of an entry.
+type outcome struct {
+	resp *command.Response
+	err  error
+}
+
+// fsm is the state machine: it applies the log to the database.
+type fsm struct {
+	db       *db.DB
+	image    string // file that restores are written to
+	log      *slog.Logger
+	closing  <-chan struct{}
+	failure  *latch
+	progress *progress
+	reads    *readRegistry
+	counters *counters
+
+	changed    atomic.Uint64 // newest entry that counts as a change of the database
+	restoring  atomic.Bool
+	captureErr atomic.Pointer[error] // of the last Snapshot
+
+	installFailures atomic.Int32 // since the last restore
+
+	// base is the snapshot that the database descends from; nil if there is none. A capture is
+	// made against it, not against the newest one in the snapshot store: between the publication
+	// of an install and its restore they differ, and such a capture must not be published.
+	base atomic.Pointer[string]
+}
+
+// Apply implements raft.FSM. An error of this machine latches the failure: nothing is applied
+// after it, so that the node stops where it still equals the others.
+func (f *fsm) Apply(l *raft.Log) any {
+	if err := f.failure.get(); err != nil {
+		return outcome{err: fmt.Errorf("%w: %w", ErrUnknown, err)}
+	}
+	start := time.Now()
+	resp, err := f.apply(l)
+	f.counters.applyTime.Add(time.Since(start).Microseconds())
+	if err != nil && f.failure.get() != nil {
+		return outcome{err: fmt.Errorf("%w: %w", ErrUnknown, err)}
+	}
+	f.progress.publish(applied{l.Index, l.Term, time.Now(), l.AppendedAt})
+	return outcome{resp, err}
+}
+
+// apply fails without a latched failure only for a read.
+func (f *fsm) apply(l *raft.Log) (*command.Response, error) {
+	e, err := command.DecodeEntry(l.Data)
+	if err != nil {
+		return nil, f.fail("decode", l.Index, err)
+	}
+	var resp *command.Response
+	switch e.Kind {
+	case command.Noop:
+		return &command.Response{Index: l.Index}, nil
+	case command.Query:
+		return f.read(e, l.Index)
+	case command.Execute, command.Unified, command.Load, command.LoadChunk:
+		resp, err = f.db.Apply(e)
+	default:
+		err = fmt.Errorf("kind %d is unknown", e.Kind)
+	}
+	if err != nil {
+		return nil, f.fail("apply", l.Index, err)
+	}
+	if resp == nil {
+		resp = &command.Response{}
+	}
+	if e.Kind != command.Unified || wrote(resp) {
+		f.changed.Store(l.Index)
+	}
+	resp.Index = l.Index
+	return resp, nil
+}
+
+// read runs a strong read if this node asked for it. On other nodes and in a replay nobody waits
+// for the rows, and nothing depends on them.
+func (f *fsm) read(e *command.Entry, index uint64) (*command.Response, error) {
+	ctx, req, ok := f.reads.take(e.Seed)
+	if !ok || ctx.Err() != nil {
+		return &command.Response{Index: index}, nil
+	}
+	resp, err := f.db.Query(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	resp.Index = index
+	return resp, nil
+}
+
+func (f *fsm) fail(act string, index uint64, err error) error {
+	err = fmt.Errorf("%s log entry %d: %w", act, index, err)
+	if f.failure.set(err) {
+		f.log.Error("state machine stopped", "index", index, "err", err)
+	}
+	return err
+}
+
+func wrote(resp *command.Response) bool {
+	for i := range resp.Results {
+		if resp.Results[i].Write != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// Snapshot implements raft.FSM.
+func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
+	c, err := f.capture()
+	f.captureErr.Store(&err)
+	if errors.Is(err, db.ErrNothingNew) {
+		return nil, raft.ErrNothingNewToSnapshot
+	}
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+func (f *fsm) capture() (*capture, error) {
+	if err := f.failure.get(); err != nil {
+		return nil, err
+	}
+	base := f.baseID()
+	c, err := f.db.Capture(base)
+	if err != nil {
+		return nil, err
+	}
+	return &capture{Capture: c, base: base, begun: time.Now(), closing: f.closing}, nil
+}
+
+func (f *fsm) baseID() string {
+	if id := f.base.Load(); id != nil {
+		return *id
+	}
+	return ""
+}
+
+// Restore implements raft.FSM. Up to db.Replace an error leaves the old state in place; Raft
+// restores again.
+func (f *fsm) Restore(rc io.ReadCloser) error {
+	f.restoring.Store(true)
+	defer f.restoring.Store(false)
+	if err := f.failure.get(); err != nil {
+		return err
+	}
+	start := time.Now()
+	meta, ok := snapshot.MetaOf(rc)
+	if !ok {
+		return errors.New("restore: the stream does not say which snapshot it is")
+	}
+	ctx, cancel := withClosing(context.Background(), f.closing)
+	defer cancel()
+	if err := writeImage(ctx, rc, f.image); err != nil {
+		f.counters.restoresFailed.Add(1)
+		return fmt.Errorf("restore snapshot %s: %w", meta.ID, err)
+	}
+	if err := f.db.Replace(f.image, meta.ID); err != nil {
+		f.counters.restoresFailed.Add(1)
+		err = fmt.Errorf("switch to snapshot %s: %w", meta.ID, err)
+		f.failure.set(err) // what the files hold now is known only after a restart
+		return err
+	}
+	f.base.Store(&meta.ID)
+	f.changed.Store(meta.Index)
+	f.progress.publish(applied{index: meta.Index, term: meta.Term, at: time.Now()})
+	f.counters.restores.Add(1)
+	f.installFailures.Store(0)
+	f.log.Info("snapshot restored", "snapshot", meta.ID, "index", meta.Index, "took", time.Since(start))
+	return nil
+}
+
+// writeImage turns the stream r into a synced SQLite file, next to the database.
+func writeImage(ctx context.Context, r io.Reader, name string) error {
+	image, err := vfs.OS.Create(name)
+	if err != nil {
+		return err
+	}
+	_, err = snapshot.Restore(ctx, r, image)
+	return errors.Join(err, image.Close())
+}
+
+// withClosing returns a context that ends with parent or when closing is closed.
+func withClosing(parent context.Context, closing <-chan struct{}) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(parent)
+	go func() {
+		select {
+		case <-closing:
+			cancel(ErrNotOpen)
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, func() { cancel(nil) }
+}
+
+// readRegistry holds the strong reads that this node has put into the log, by seed.
+type readRegistry struct {
+	mu      sync.Mutex
+	pending map[uint64]pendingRead // guarded by mu
+}
+
+// pendingRead keeps the context of the caller that waits for the read: it is an argument on its
+// way to the FSM goroutine.
+type pendingRead struct {
+	ctx context.Context
+	req *command.Request
+}
+
+func newReadRegistry() *readRegistry {
+	return &readRegistry{pending: make(map[uint64]pendingRead)}
+}
+
+func (r *readRegistry) put(seed uint64, ctx context.Context, req *command.Request) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.pending[seed] = pendingRead{ctx, req}
+}
+
+// take returns the read of that seed, and forgets it.
+func (r *readRegistry) take(seed uint64) (context.Context, *command.Request, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	p, ok := r.pending[seed]
+	delete(r.pending, seed)
+	return p.ctx, p.req, ok
+}

@@ -1,0 +1,334 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"runtime/debug"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
+	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
+	"go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
+
+	"rqlited/snapshot"
+)
+
+const (
+	logCacheEntries = 512             // newest entries kept in memory
+	logLockTimeout  = 2 * time.Second // for the lock on raft.db
+)
+
+// keyDiscard, in the stable store, names the snapshot whose publication makes the whole log
+// worthless. See logStore.install.
+var keyDiscard = []byte("rqlited_discard_log")
+
+// logStore is Raft's log and stable store: raft.db behind a cache.
+//
+// It repairs one thing that Raft leaves open. When a follower installs a snapshot that its log
+// does not contain, the log has to go: its entries up to the snapshot need not be the committed
+// ones, and those behind it follow something that never was. Raft keeps both, would serve the
+// first to other followers as a leader, and gets stuck on the second, because its previous-entry
+// check then looks for the snapshot's entry in vain and the leader sends the snapshot again, for
+// ever. install discards the log instead. Raft goes on believing in the old end of the log until
+// the leader overwrites it; up to then the log is void: the snapshot's own entry is answered with
+// its term, those behind it with a term that matches nothing, nothing can be appended to them,
+// and this node stands in no election.
+type logStore struct {
+	*raft.LogCache
+	bolt *raftboltdb.BoltStore
+
+	fail        func(error)                // a log that could not be written is not written again
+	raft        *atomic.Pointer[raft.Raft] // nil until Raft runs
+	edge        atomic.Pointer[edge]
+	lastCommand atomic.Uint64 // newest entry that is a command
+}
+
+// edge is where the newest snapshot ends. Immutable.
+type edge struct {
+	index, term uint64    // of the snapshot
+	top         uint64    // of the log that Raft believes in; 0 unless the log is void
+	since       time.Time // when it became void
+}
+
+// openLog opens raft.db. What is damaged is reported, and left as it is.
+func openLog(path string, fail func(error)) (l *logStore, err error) {
+	// bbolt maps the file and trusts its pages, so that damage shows as a panic or a fault.
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if p := recover(); p != nil {
+			l, err = nil, fmt.Errorf("open %s: the file is damaged: %v", path, p)
+		}
+	}()
+	bolt, err := raftboltdb.New(raftboltdb.Options{
+		Path:                    path,
+		BoltOptions:             &bbolt.Options{Timeout: logLockTimeout},
+		MsgpackUseNewTimeFormat: true,
+	})
+	if errors.Is(err, bolterrors.ErrTimeout) {
+		return nil, fmt.Errorf("%s is in use by another process: %w", path, ErrLocked)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", path, err)
+	}
+	cache, err := raft.NewLogCache(logCacheEntries, bolt)
+	if err != nil {
+		return nil, errors.Join(err, bolt.Close())
+	}
+	return &logStore{LogCache: cache, bolt: bolt, fail: fail, raft: &atomic.Pointer[raft.Raft]{}}, nil
+}
+
+// check makes sure that the log goes on where head ends, and that each entry behind it can be
+// read. It first finishes what a crash in install left behind.
+func (l *logStore) check(head snapshot.Head, exists bool) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("read %s: the file is damaged: %v", logFile, p)
+		}
+	}()
+	if err := l.finishDiscard(head.ID); err != nil {
+		return err
+	}
+	first, last, err := l.bounds()
+	if err != nil {
+		return err
+	}
+	for i := head.Index + 1; i <= last; i++ {
+		var e raft.Log
+		err := l.LogCache.GetLog(i, &e)
+		if errors.Is(err, raft.ErrLogNotFound) {
+			return gapError(head, exists, first, i)
+		}
+		if err != nil {
+			return fmt.Errorf("read %s: entry %d: %w", logFile, i, err)
+		}
+		if e.Index != i {
+			return fmt.Errorf("read %s: entry %d calls itself %d", logFile, i, e.Index)
+		}
+		if e.Type == raft.LogCommand {
+			l.lastCommand.Store(i)
+		}
+	}
+	if l.lastCommand.Load() == 0 {
+		l.lastCommand.Store(head.Index)
+	}
+	l.edge.Store(&edge{index: head.Index, term: head.Term})
+	return nil
+}
+
+func gapError(head snapshot.Head, exists bool, first, missing uint64) error {
+	switch {
+	case !exists:
+		return fmt.Errorf("%w: there is no snapshot, and the log begins at %d and lacks %d", ErrGap, first, missing)
+	case first > head.Index+1:
+		return fmt.Errorf("%w: the newest snapshot ends at %d, the log begins at %d", ErrGap, head.Index, first)
+	}
+	return fmt.Errorf("%w: the newest snapshot ends at %d, the log lacks %d", ErrGap, head.Index, missing)
+}
+
+// logMissing reports that raft.db does not exist or has no content.
+func logMissing(path string) (bool, error) {
+	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return true, nil
+	}
+	return err == nil && info.Size() == 0, err
+}
+
+// bounds returns the first and the last index in raft.db; 0 if it is empty.
+func (l *logStore) bounds() (first, last uint64, err error) {
+	if first, err = l.LogCache.FirstIndex(); err == nil {
+		last, err = l.LogCache.LastIndex()
+	}
+	if err != nil {
+		return 0, 0, fmt.Errorf("read %s: %w", logFile, err)
+	}
+	return first, last, nil
+}
+
+// LastIndex implements raft.LogStore. Behind a snapshot an empty log ends where the snapshot does:
+// Raft takes the difference of the two without a check.
+func (l *logStore) LastIndex() (uint64, error) {
+	_, last, err := l.bounds()
+	if e := l.edge.Load(); err == nil && e != nil {
+		last = max(last, e.index)
+	}
+	return last, err
+}
+
+// GetLog implements raft.LogStore.
+func (l *logStore) GetLog(index uint64, log *raft.Log) error {
+	e := l.edge.Load()
+	if e != nil && e.top > e.index && index > e.index && index <= e.top {
+		*log = raft.Log{Index: index, Type: raft.LogNoop} // of term 0: no leader's
+		return nil
+	}
+	err := l.LogCache.GetLog(index, log)
+	if errors.Is(err, raft.ErrLogNotFound) && e != nil && index == e.index && index > 0 && !l.leading() {
+		// A leader asks for the entry before those it sends. A leader itself must not see it as
+		// an entry, or it would send it.
+		*log = raft.Log{Index: e.index, Term: e.term, Type: raft.LogNoop}
+		return nil
+	}
+	return err
+}
+
+func (l *logStore) leading() bool {
+	r := l.raft.Load()
+	return r != nil && r.State() == raft.Leader
+}
+
+// void reports whether Raft believes in a log that is gone.
+func (l *logStore) void() bool {
+	e := l.edge.Load()
+	return e != nil && e.top > e.index
+}
+
+// voidFor returns how long the log has been void.
+func (l *logStore) voidFor() time.Duration {
+	if e := l.edge.Load(); e != nil && e.top > e.index {
+		return time.Since(e.since)
+	}
+	return 0
+}
+
+// StoreLog implements raft.LogStore.
+func (l *logStore) StoreLog(log *raft.Log) error { return l.StoreLogs([]*raft.Log{log}) }
+
+// StoreLogs implements raft.LogStore.
+func (l *logStore) StoreLogs(logs []*raft.Log) error {
+	if l.void() {
+		return errVoteWithheld
+	}
+	if err := l.LogCache.StoreLogs(logs); err != nil {
+		err = fmt.Errorf("append to %s: %w", logFile, err)
+		l.fail(err)
+		return err
+	}
+	for _, e := range logs {
+		if e.Type == raft.LogCommand {
+			l.lastCommand.Store(e.Index)
+		}
+	}
+	return nil
+}
+
+// DeleteRange implements raft.LogStore.
+func (l *logStore) DeleteRange(first, last uint64) error {
+	if e := l.edge.Load(); e != nil && e.top > e.index && first > e.index && last >= e.top {
+		l.edge.Store(&edge{index: e.index, term: e.term})
+		return nil // they are gone already
+	}
+	if err := l.LogCache.DeleteRange(first, last); err != nil {
+		err = fmt.Errorf("shorten %s: %w", logFile, err)
+		l.fail(err)
+		return err
+	}
+	if c := l.lastCommand.Load(); first <= c && c <= last {
+		l.lastCommand.Store(max(first, 1) - 1) // an upper bound of what is left
+	}
+	return nil
+}
+
+// published notes that a snapshot of this node's own state was published.
+func (l *logStore) published(index, term uint64) {
+	l.edge.Store(&edge{index: index, term: term})
+}
+
+// install publishes the snapshot id, which the leader sent, and discards the log unless the log
+// contains the snapshot's last entry. A crash between the two is told by the note that is made
+// first: the log is discarded at the next start if the head then is the snapshot named in it.
+func (l *logStore) install(id string, index, term uint64, head snapshot.Head, publish func() error) error {
+	_, last, err := l.bounds()
+	if err != nil {
+		return err
+	}
+	contained := last == 0 || head.Index == index && head.Term == term && head.ID != ""
+	if !contained {
+		var e raft.Log
+		err := l.LogCache.GetLog(index, &e)
+		if err != nil && !errors.Is(err, raft.ErrLogNotFound) {
+			return fmt.Errorf("read %s: entry %d: %w", logFile, index, err)
+		}
+		contained = err == nil && e.Term == term
+	}
+	if contained {
+		if err := publish(); err != nil {
+			return err
+		}
+		l.edge.Store(&edge{index: index, term: term})
+		return nil
+	}
+	if err := l.bolt.Set(keyDiscard, []byte(id)); err != nil {
+		return fmt.Errorf("note in %s: %w", logFile, err)
+	}
+	if err := publish(); err != nil {
+		return err // the note names a snapshot that never is the head
+	}
+	if err := l.finishDiscard(id); err != nil {
+		l.fail(err)
+		return err
+	}
+	l.lastCommand.Store(index)
+	e := &edge{index: index, term: term}
+	if last > index {
+		e.top, e.since = last, time.Now()
+	}
+	l.edge.Store(e)
+	return nil
+}
+
+// finishDiscard empties the log if the note says that the snapshot head makes it worthless.
+func (l *logStore) finishDiscard(head string) error {
+	note, err := l.bolt.Get(keyDiscard)
+	if errors.Is(err, raftboltdb.ErrKeyNotFound) || err == nil && len(note) == 0 {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read %s: %w", logFile, err)
+	}
+	if string(note) == head {
+		if err := l.clear(); err != nil {
+			return err
+		}
+	}
+	if err := l.bolt.Set(keyDiscard, nil); err != nil {
+		return fmt.Errorf("note in %s: %w", logFile, err)
+	}
+	return nil
+}
+
+// clear deletes every entry, in one transaction.
+func (l *logStore) clear() error {
+	first, last, err := l.bounds()
+	if err != nil || last == 0 {
+		return err
+	}
+	if err := l.LogCache.DeleteRange(first, last); err != nil {
+		return fmt.Errorf("clear %s: %w", logFile, err)
+	}
+	return nil
+}
+
+// commandUpTo returns the index of the last command at or before index, or floor if there is none
+// behind that. Other entries pass the state machine by.
+func (l *logStore) commandUpTo(index, floor uint64) (uint64, error) {
+	for i := index; i > floor; i-- {
+		var e raft.Log
+		err := l.LogCache.GetLog(i, &e)
+		if errors.Is(err, raft.ErrLogNotFound) {
+			return i, nil // a snapshot covers it, and is being restored
+		}
+		if err != nil {
+			return 0, fmt.Errorf("read %s: entry %d: %w", logFile, i, err)
+		}
+		if e.Type == raft.LogCommand {
+			return i, nil
+		}
+	}
+	return floor, nil
+}

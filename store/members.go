@@ -1,0 +1,295 @@
+package store
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"sync"
+
+	"github.com/hashicorp/raft"
+)
+
+// Server is a member of the cluster.
+type Server struct {
+	ID    string
+	Addr  string // Raft address
+	Voter bool
+}
+
+// Servers returns the members of the cluster as this node knows them, ordered by id.
+func (s *Store) Servers() ([]Server, error) {
+	var out []Server
+	for _, sv := range s.configuration().Servers {
+		out = append(out, Server{string(sv.ID), string(sv.Address), sv.Suffrage == raft.Voter})
+	}
+	slices.SortFunc(out, func(a, b Server) int { return cmp.Compare(a.ID, b.ID) })
+	return out, nil
+}
+
+func (s *Store) configuration() raft.Configuration {
+	f := s.raft.GetConfiguration() // answered from memory
+	if f.Error() != nil {
+		return raft.Configuration{}
+	}
+	return f.Configuration()
+}
+
+// HasPeers reports whether this node knows any member, itself included.
+func (s *Store) HasPeers() bool { return len(s.configuration().Servers) > 0 }
+
+// Voter reports whether this node has a vote.
+func (s *Store) Voter() bool {
+	return slices.ContainsFunc(s.configuration().Servers, func(sv raft.Server) bool {
+		return string(sv.ID) == s.cfg.NodeID && sv.Suffrage == raft.Voter
+	})
+}
+
+// IsLeader reports whether this node believes that it is the leader.
+func (s *Store) IsLeader() bool { return s.raft.State() == raft.Leader }
+
+// Leader returns the leader, if one is known.
+func (s *Store) Leader() (Server, bool) {
+	addr, id := s.raft.LeaderWithID()
+	if addr == "" {
+		return Server{}, false
+	}
+	leader := Server{ID: string(id), Addr: string(addr)}
+	for _, sv := range s.configuration().Servers {
+		if sv.ID == id || id == "" && sv.Address == addr {
+			leader.ID, leader.Voter = string(sv.ID), sv.Suffrage == raft.Voter
+		}
+	}
+	return leader, true
+}
+
+// Bootstrap makes servers the members of a new cluster. It fails if this node has been part of a
+// cluster before.
+func (s *Store) Bootstrap(ctx context.Context, servers []Server) error {
+	if !s.gate.enter() {
+		return ErrNotOpen
+	}
+	defer s.gate.leave()
+	var c raft.Configuration
+	for _, sv := range servers {
+		suffrage := raft.Voter
+		if !sv.Voter {
+			suffrage = raft.Nonvoter
+		}
+		c.Servers = append(c.Servers, raft.Server{
+			Suffrage: suffrage, ID: raft.ServerID(sv.ID), Address: raft.ServerAddress(sv.Addr),
+		})
+	}
+	if err := s.await(ctx, func() raft.Future { return s.raft.BootstrapCluster(c) }); err != nil {
+		return fmt.Errorf("bootstrap cluster of %d: %w", len(servers), err)
+	}
+	s.log.Info("cluster bootstrapped", "members", len(servers))
+	return nil
+}
+
+// notified collects the nodes that want to form a cluster.
+type notified struct {
+	mu    sync.Mutex
+	addrs map[string]string // by id; guarded by mu
+	done  bool              // guarded by mu: the cluster was formed, or tried to
+}
+
+// Notify counts a node that wants to form a cluster with this one. The call that completes
+// Config.BootstrapExpect forms it. Once a leader is known, or if nothing is expected, calls are
+// ignored. It fails if the host of addr does not resolve.
+func (s *Store) Notify(ctx context.Context, id, addr string) error {
+	if !s.gate.enter() {
+		return ErrNotOpen
+	}
+	defer s.gate.leave()
+	if _, known := s.Leader(); known || s.cfg.BootstrapExpect == 0 {
+		return nil
+	}
+	if err := resolve(ctx, addr); err != nil {
+		return err
+	}
+	servers := s.notified.add(id, addr, s.cfg.BootstrapExpect)
+	if servers == nil {
+		return nil
+	}
+	if err := s.Bootstrap(ctx, servers); err != nil {
+		// Another of the nodes may have done it; this one then hears from the leader.
+		s.log.Info("cluster not bootstrapped", "err", err)
+	}
+	return nil
+}
+
+// add returns the members of the new cluster to the one caller that completes them.
+func (n *notified) add(id, addr string, expect int) []Server {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.done {
+		return nil
+	}
+	if n.addrs == nil {
+		n.addrs = make(map[string]string)
+	}
+	if _, known := n.addrs[id]; !known {
+		n.addrs[id] = addr
+	}
+	if len(n.addrs) < expect {
+		return nil
+	}
+	n.done = true
+	var servers []Server
+	for id, addr := range n.addrs {
+		servers = append(servers, Server{ID: id, Addr: addr, Voter: true})
+	}
+	return servers
+}
+
+// resolve fails if the host of addr is not known here, so that no member is added that cannot be
+// reached.
+func resolve(ctx context.Context, addr string) error {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		host = addr
+	}
+	if _, err := net.DefaultResolver.LookupHost(ctx, host); err != nil {
+		return fmt.Errorf("resolve %q: %w", addr, err)
+	}
+	return nil
+}
+
+// Join adds a node to the cluster; only the leader can. A member that comes with its own id and
+// address changes nothing; with its id and another address it is moved there. It fails with
+// ErrNotLeader, and with ErrAddrInUse if a member of another id has the address: who is right
+// about that, a human has to say by removing the other.
+func (s *Store) Join(ctx context.Context, id, addr string, voter bool) error {
+	if !s.gate.enter() {
+		return ErrNotOpen
+	}
+	defer s.gate.leave()
+	if s.raft.State() != raft.Leader {
+		return ErrNotLeader
+	}
+	if id == "" {
+		return &RequestError{"node id is empty"}
+	}
+	if err := resolve(ctx, addr); err != nil {
+		return err
+	}
+	for _, sv := range s.configuration().Servers {
+		switch sameID, sameAddr := string(sv.ID) == id, string(sv.Address) == addr; {
+		case sameID && sameAddr:
+			s.counters.joinsIgnored.Add(1)
+			return nil
+		case sameAddr:
+			return fmt.Errorf("%w: %s is that of node %q; remove that node first", ErrAddrInUse, addr, sv.ID)
+		case sameID:
+			s.counters.removedBeforeJoins.Add(1)
+			if (sv.Suffrage == raft.Voter) == voter {
+				continue // adding it again moves it in a single step
+			}
+			if err := s.change(ctx, func() raft.Future { return s.raft.RemoveServer(sv.ID, 0, s.cfg.Raft.ApplyTimeout) }); err != nil {
+				return fmt.Errorf("remove node %q before it joins anew: %w", id, err)
+			}
+		}
+	}
+	err := s.change(ctx, func() raft.Future {
+		if voter {
+			return s.raft.AddVoter(raft.ServerID(id), raft.ServerAddress(addr), 0, s.cfg.Raft.ApplyTimeout)
+		}
+		return s.raft.AddNonvoter(raft.ServerID(id), raft.ServerAddress(addr), 0, s.cfg.Raft.ApplyTimeout)
+	})
+	if err != nil {
+		return fmt.Errorf("add node %q: %w", id, err)
+	}
+	s.counters.joins.Add(1)
+	s.log.Info("node joined", "node", id, "addr", addr, "voter", voter)
+	return nil
+}
+
+// Remove removes a node from the cluster; only the leader can. An unknown id is no error.
+func (s *Store) Remove(ctx context.Context, id string) error {
+	if !s.gate.enter() {
+		return ErrNotOpen
+	}
+	defer s.gate.leave()
+	if s.raft.State() != raft.Leader {
+		return ErrNotLeader
+	}
+	return s.remove(ctx, raft.ServerID(id))
+}
+
+func (s *Store) remove(ctx context.Context, id raft.ServerID) error {
+	known := func(sv raft.Server) bool { return sv.ID == id }
+	if !slices.ContainsFunc(s.configuration().Servers, known) {
+		return nil
+	}
+	if err := s.change(ctx, func() raft.Future { return s.raft.RemoveServer(id, 0, s.cfg.Raft.ApplyTimeout) }); err != nil {
+		return fmt.Errorf("remove node %q: %w", id, err)
+	}
+	s.log.Info("node removed", "node", id)
+	return nil
+}
+
+// change waits for a change of the membership.
+func (s *Store) change(ctx context.Context, start func() raft.Future) error {
+	err := s.await(ctx, start)
+	if errors.Is(err, raft.ErrEnqueueTimeout) {
+		// Raft takes one change at a time, and none before the leader has committed something.
+		return fmt.Errorf("another change of the membership is under way: %w", err)
+	}
+	return err
+}
+
+// Stepdown hands the leadership to the voter id, or to any if id is empty. Without wait it returns
+// once the hand-over has begun, and on a follower does nothing; with wait it returns when the
+// leadership is gone. It fails with ErrNodeNotFound, ErrSelfStepdown, ErrNoPeer and, with wait,
+// ErrNotLeader.
+func (s *Store) Stepdown(ctx context.Context, id string, wait bool) error {
+	if !s.gate.enter() {
+		return ErrNotOpen
+	}
+	defer s.gate.leave()
+	var target raft.Server
+	voters := 0
+	for _, sv := range s.configuration().Servers {
+		if string(sv.ID) == id {
+			target = sv
+		}
+		if sv.Suffrage == raft.Voter && string(sv.ID) != s.cfg.NodeID {
+			voters++
+		}
+	}
+	leader, known := s.Leader()
+	switch {
+	case id != "" && target.ID == "":
+		return ErrNodeNotFound
+	case id != "" && known && leader.ID == id:
+		return ErrSelfStepdown
+	case id != "" && target.Suffrage != raft.Voter:
+		return &RequestError{fmt.Sprintf("node %q has no vote", id)}
+	case s.raft.State() != raft.Leader && !wait:
+		return nil
+	case s.raft.State() != raft.Leader:
+		return ErrNotLeader
+	case voters == 0 && wait:
+		return ErrNoPeer
+	case voters == 0:
+		return nil
+	}
+	start := func() raft.Future {
+		if id == "" {
+			return s.raft.LeadershipTransfer()
+		}
+		return s.raft.LeadershipTransferToServer(target.ID, target.Address)
+	}
+	s.log.Info("handing over leadership", "to", cmp.Or(id, "any voter"))
+	if !wait {
+		start()
+		return nil
+	}
+	if err := s.await(ctx, start); err != nil {
+		return fmt.Errorf("hand over leadership: %w", err)
+	}
+	return nil
+}

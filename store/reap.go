@@ -1,0 +1,76 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// observe follows what Raft reports about itself.
+func (s *Store) observe(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case o := <-s.observed:
+			switch data := o.Data.(type) {
+			case raft.LeaderObservation:
+				s.counters.leaderChanges.Add(1)
+				s.lead.changed.wake()
+			case raft.RaftState:
+				s.lead.changed.wake()
+				if data == raft.Shutdown {
+					s.fail(errors.New("raft has stopped: this node was removed from the cluster"))
+				}
+			case raft.FailedHeartbeatObservation:
+				s.counters.failedHeartbeats.Add(1)
+				select {
+				case s.dead <- data:
+				default: // the reaper is busy; the next heartbeat fails as well
+				}
+			}
+		}
+	}
+}
+
+// reapDead removes members that have been out of contact for longer than Config.Reap allows.
+func (s *Store) reapDead(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case o := <-s.dead:
+			if err := s.reapIfDue(ctx, o); err != nil {
+				s.counters.reapsFailed.Add(1)
+				s.log.Warn("dead node not removed", "node", o.PeerID, "err", err) // tried again at the next heartbeat
+			}
+		}
+	}
+}
+
+func (s *Store) reapIfDue(ctx context.Context, o raft.FailedHeartbeatObservation) error {
+	if s.raft.State() != raft.Leader {
+		return nil
+	}
+	for _, sv := range s.configuration().Servers {
+		if sv.ID != o.PeerID {
+			continue
+		}
+		limit := s.cfg.Reap.Voter
+		if sv.Suffrage != raft.Voter {
+			limit = s.cfg.Reap.ReadOnly
+		}
+		silent := time.Since(o.LastContact)
+		if limit <= 0 || silent <= limit {
+			return nil
+		}
+		s.log.Info("removing dead node", "node", sv.ID, "silent", silent)
+		if err := s.remove(ctx, sv.ID); err != nil {
+			return err
+		}
+		s.counters.reaps.Add(1)
+	}
+	return nil
+}

@@ -1,0 +1,193 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"rqlited/db"
+	"rqlited/internal/vfs"
+	"rqlited/snapshot"
+)
+
+// installIdle is how long a leader may send nothing during an install. Raft itself would wait for
+// ever, and do nothing else meanwhile.
+const installIdle = 30 * time.Second
+
+// snapshots is the snapshot store that Raft is given. It tells captures from installs, and keeps
+// log, database and snapshots in step when one is published.
+type snapshots struct {
+	*snapshot.Store
+	fsm       *fsm
+	logs      *logStore
+	log       *slog.Logger
+	cutPeers  func() // ends a stalled install
+	idleLimit time.Duration
+	created   atomic.Int64 // sinks
+
+	// turn is held from the publication of a capture until Raft has shortened its log, and
+	// during the publication of an install.
+	turn sync.Mutex
+}
+
+// List implements raft.SnapshotStore. It names the head alone: what Raft would try after that is
+// a snapshot that the log need not go on from.
+func (s *snapshots) List() ([]*raft.SnapshotMeta, error) {
+	metas, err := s.Store.List()
+	return metas[:min(len(metas), 1)], err
+}
+
+// Open implements raft.SnapshotStore.
+func (s *snapshots) Open(id string) (*raft.SnapshotMeta, io.ReadCloser, error) {
+	return s.Store.Open(id)
+}
+
+// Create implements raft.SnapshotStore.
+func (s *snapshots) Create(version raft.SnapshotVersion, index, term uint64, configuration raft.Configuration,
+	configurationIndex uint64, trans raft.Transport) (raft.SnapshotSink, error) {
+	inner, err := s.Store.Create(version, index, term, configuration, configurationIndex, trans)
+	if err != nil {
+		return nil, s.note(err)
+	}
+	s.created.Add(1)
+	k, ok := inner.(*snapshot.Sink)
+	if !ok {
+		panic(fmt.Sprintf("store: snapshot.Store.Create returned a %T", inner))
+	}
+	return &sink{Sink: k, store: s, index: index, term: term, idle: time.AfterFunc(s.idleLimit, s.cutPeers)}, nil
+}
+
+// note latches the failure of a disk that did not sync.
+func (s *snapshots) note(err error) error {
+	if errors.Is(err, snapshot.ErrSyncFailed) || errors.Is(err, vfs.ErrUncertain) {
+		s.fsm.failure.set(fmt.Errorf("publish snapshot: %w", err))
+	}
+	return err
+}
+
+// sink is one snapshot on its way into the store: a capture once persist was called, else an
+// install.
+type sink struct {
+	*snapshot.Sink
+	store       *snapshots
+	index, term uint64
+	idle        *time.Timer
+	capture     *capture // nil for an install
+}
+
+func (k *sink) Write(b []byte) (int, error) {
+	if k.capture == nil {
+		k.idle.Reset(k.store.idleLimit)
+	}
+	return k.Sink.Write(b)
+}
+
+// Cancel implements raft.SnapshotSink.
+func (k *sink) Cancel() error {
+	k.idle.Stop()
+	if k.capture == nil {
+		k.store.fsm.installFailures.Add(1)
+	} else {
+		k.store.fsm.counters.failed.Add(1)
+	}
+	return k.Sink.Cancel()
+}
+
+// Close implements raft.SnapshotSink: it publishes the snapshot.
+func (k *sink) Close() error {
+	k.idle.Stop()
+	if k.capture != nil {
+		err := k.publish()
+		k.store.fsm.counters.snapshot(err, k.capture)
+		return k.store.note(err)
+	}
+	if err := k.install(); err != nil {
+		k.store.fsm.installFailures.Add(1)
+		return k.store.note(err)
+	}
+	return nil
+}
+
+// publish publishes a capture. It takes the turn, which Release gives back: only then has Raft
+// noted the snapshot and shortened the log, and an install must not come in between.
+func (k *sink) publish() error {
+	s := k.store
+	s.turn.Lock()
+	k.capture.release = s.turn.Unlock
+	if err := k.Sink.Close(); err != nil {
+		return err
+	}
+	id := k.ID()
+	s.fsm.base.Store(&id)
+	s.logs.published(k.index, k.term)
+	// From here on the snapshot stands. What fails now costs the next start a restore.
+	if err := k.capture.Published(id); err != nil {
+		s.log.Warn("live database not marked as equal to the snapshot", "snapshot", id, "err", err)
+	}
+	return nil
+}
+
+// install publishes what the leader sent.
+func (k *sink) install() error {
+	s := k.store
+	s.turn.Lock()
+	defer s.turn.Unlock()
+	head, _ := s.Head()
+	return s.logs.install(k.ID(), k.index, k.term, head, k.Sink.Close)
+}
+
+// capture is a raft.FSMSnapshot.
+type capture struct {
+	*db.Capture
+	base    string
+	begun   time.Time
+	closing <-chan struct{}
+	release func() // gives back the turn; nil if it was not taken
+}
+
+// Persist implements raft.FSMSnapshot.
+func (c *capture) Persist(rs raft.SnapshotSink) error {
+	k, ok := rs.(*sink)
+	if !ok {
+		return fmt.Errorf("persist into a %T", rs)
+	}
+	k.capture = c
+	k.idle.Stop()
+	k.Local(c.base)
+	return snapshot.WriteStream(k, pages{c})
+}
+
+// Release implements raft.FSMSnapshot.
+func (c *capture) Release() {
+	c.Capture.Release()
+	if c.release != nil {
+		c.release()
+	}
+}
+
+// pages presents a capture as the snapshot package wants it.
+type pages struct{ c *capture }
+
+func (p pages) Header() snapshot.Header {
+	return snapshot.Header{
+		PageSize: p.c.PageSize(),
+		Pages:    p.c.Pages(),
+		Records:  p.c.Records(),
+		Delta:    p.c.Delta(),
+	}
+}
+
+func (p pages) Next(buf []byte) (uint32, error) {
+	select {
+	case <-p.c.closing:
+		return 0, ErrNotOpen
+	default:
+		return p.c.Next(buf)
+	}
+}

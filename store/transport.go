@@ -1,0 +1,183 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/raft"
+)
+
+const (
+	transportPool    = 5                // idle connections kept for each peer
+	transportTimeout = 10 * time.Second // of one remote call; a snapshot gets more, by its size
+)
+
+// errVoteWithheld stops an election that this node could win with a log it does not have.
+var errVoteWithheld = errors.New("store: no election until the log has been replaced")
+
+// transport is Raft's network transport with two changes: an election is not begun while the log
+// is void, and a peer too old to know the pre-vote counts as if it had said so.
+type transport struct {
+	*raft.NetworkTransport
+	logs *logStore
+}
+
+func newTransport(l *layer, logs *logStore, log hclog.Logger) *transport {
+	return &transport{
+		NetworkTransport: raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+			Stream: l, MaxPool: transportPool, Timeout: transportTimeout, Logger: log,
+		}),
+		logs: logs,
+	}
+}
+
+func (t *transport) RequestVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {
+	if t.logs.void() {
+		return errVoteWithheld
+	}
+	return t.NetworkTransport.RequestVote(id, target, args, resp)
+}
+
+func (t *transport) RequestPreVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
+	if t.logs.void() {
+		return errVoteWithheld
+	}
+	err := t.NetworkTransport.RequestPreVote(id, target, args, resp)
+	if errors.Is(err, io.EOF) {
+		// Servers before Raft 1.7 close the connection on a call they do not know. Raft takes
+		// these two words for a grant; without it such a cluster might never elect a leader.
+		return fmt.Errorf("unexpected command: %w", err)
+	}
+	return err
+}
+
+// layer is the stream layer that Raft is given: the configured one, with the advertised address,
+// and with a list of its connections, so that they can be cut when a peer keeps Raft waiting.
+type layer struct {
+	raft.StreamLayer
+	addr   advertised
+	closed chan struct{} // closed by cut
+	gone   chan struct{} // closed by Close
+
+	mu    sync.Mutex
+	conns map[*conn]struct{} // guarded by mu; nil after cut
+}
+
+// advertised is an address as other nodes know it.
+type advertised string
+
+func (advertised) Network() string  { return "tcp" }
+func (a advertised) String() string { return string(a) }
+
+type conn struct {
+	net.Conn
+	layer   *layer
+	inbound bool
+}
+
+func (c *conn) Close() error {
+	c.layer.mu.Lock()
+	delete(c.layer.conns, c)
+	c.layer.mu.Unlock()
+	return c.Conn.Close()
+}
+
+func newLayer(inner raft.StreamLayer, addr string) *layer {
+	return &layer{
+		StreamLayer: inner,
+		addr:        advertised(addr),
+		closed:      make(chan struct{}),
+		gone:        make(chan struct{}),
+		conns:       make(map[*conn]struct{}),
+	}
+}
+
+func (l *layer) Addr() net.Addr { return l.addr }
+
+func (l *layer) Accept() (net.Conn, error) {
+	c, err := l.StreamLayer.Accept()
+	if err == nil {
+		c, err = l.track(c, true)
+	}
+	if err != nil {
+		select {
+		case <-l.closed:
+			<-l.gone // Raft tries again until it closes the layer itself
+		default:
+		}
+	}
+	return c, err
+}
+
+// Dial connects to a peer. It returns at once when the layer is cut; a connection that comes
+// about after that is closed.
+func (l *layer) Dial(address raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
+	type result struct {
+		c   net.Conn
+		err error
+	}
+	done := make(chan result, 1)
+	go func() {
+		c, err := l.StreamLayer.Dial(address, timeout)
+		if err == nil {
+			c, err = l.track(c, false)
+		}
+		done <- result{c, err}
+	}()
+	select {
+	case r := <-done:
+		return r.c, r.err
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (l *layer) track(c net.Conn, inbound bool) (net.Conn, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.conns == nil {
+		c.Close()
+		return nil, net.ErrClosed
+	}
+	t := &conn{c, l, inbound}
+	l.conns[t] = struct{}{}
+	return t, nil
+}
+
+// cutInbound closes the connections that peers have opened. They open new ones.
+func (l *layer) cutInbound() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for c := range l.conns {
+		if c.inbound {
+			c.Conn.Close()
+		}
+	}
+}
+
+// cut closes the listener and all connections, and lets no new one come about.
+func (l *layer) cut() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.conns == nil {
+		return
+	}
+	close(l.closed)
+	for c := range l.conns {
+		c.Conn.Close()
+	}
+	l.conns = nil
+	l.StreamLayer.Close()
+}
+
+// Close is called once, by Raft's transport.
+func (l *layer) Close() error {
+	l.cut()
+	close(l.gone)
+	return nil
+}

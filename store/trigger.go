@@ -1,0 +1,106 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"rqlited/db"
+)
+
+// Snapshot takes a snapshot now. It keeps trailing log entries behind it; 0 means as many as after
+// other snapshots. It fails with ErrNothingNew if the newest snapshot has everything, with ErrBusy
+// if something is in the way, and with the cause of the end of ctx, after which the snapshot may
+// still come about.
+func (s *Store) Snapshot(ctx context.Context, trailing uint64) error {
+	if !s.gate.enter() {
+		return ErrNotOpen
+	}
+	defer s.gate.leave()
+	select {
+	case s.userSnapshot <- struct{}{}:
+		defer func() { <-s.userSnapshot }()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	if trailing > 0 {
+		usual := s.raft.ReloadableConfig()
+		once := usual
+		once.TrailingLogs = trailing
+		if err := s.raft.ReloadConfig(once); err != nil {
+			return fmt.Errorf("set trailing logs: %w", err)
+		}
+		defer func() {
+			if err := s.raft.ReloadConfig(usual); err != nil {
+				s.log.Error("trailing logs not set back", "err", err)
+			}
+		}()
+	}
+	s.counters.userSnapshots.Add(1)
+	err := s.takeSnapshot(ctx)
+	if errors.Is(err, errUncovered) && s.raft.State() == raft.Leader {
+		// The newest entry changes the membership. A barrier moves the state machine past it.
+		if err = s.await(ctx, func() raft.Future { return s.raft.Barrier(s.cfg.Raft.ApplyTimeout) }); err == nil {
+			err = s.takeSnapshot(ctx)
+		}
+	}
+	if err != nil && !errors.Is(err, ErrNothingNew) {
+		s.counters.userSnapshotsFailed.Add(1)
+	}
+	return err
+}
+
+// errUncovered means that a capture was good, but that Raft did not want it: the state machine has
+// not passed the newest change of the membership.
+var errUncovered = fmt.Errorf("%w: wait until a change of the membership is covered", ErrBusy)
+
+// takeSnapshot has Raft take a snapshot. Raft passes on the text of an error only.
+func (s *Store) takeSnapshot(ctx context.Context) error {
+	before := s.snaps.created.Load()
+	err := s.await(ctx, func() raft.Future { return s.raft.Snapshot() })
+	switch cause := s.fsm.captureErr.Load(); {
+	case err == nil:
+		return nil
+	case errors.Is(err, raft.ErrNothingNewToSnapshot):
+		return ErrNothingNew
+	case errors.Is(err, ErrUnknown):
+		return err
+	case cause != nil && errors.Is(*cause, db.ErrBusy):
+		return fmt.Errorf("%w: %w", ErrBusy, *cause)
+	case cause != nil && *cause == nil && s.snaps.created.Load() == before:
+		return errUncovered
+	}
+	return fmt.Errorf("take snapshot: %w", err)
+}
+
+// watchWALSize takes a snapshot when SQLite's WAL has grown over the limit.
+func (s *Store) watchWALSize(ctx context.Context) error {
+	if s.cfg.Snapshot.WALSize < 0 {
+		return nil
+	}
+	// As Raft does: the nodes should not all take their snapshots at one time.
+	period := s.cfg.Snapshot.Interval + rand.N(s.cfg.Snapshot.Interval)
+	tick := time.NewTicker(period)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			if s.db.WALSize() < s.cfg.Snapshot.WALSize {
+				continue
+			}
+			switch err := s.takeSnapshot(ctx); {
+			case err == nil:
+				s.counters.walSnapshots.Add(1)
+			case !errors.Is(err, ErrNothingNew):
+				s.counters.walSnapshotsFailed.Add(1)
+				s.log.Warn("snapshot not taken", "err", err) // tried again at the next tick
+			}
+		}
+	}
+}
