@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"os"
 	"time"
 )
 
@@ -12,10 +13,11 @@ import (
 const maxPrealloc = 1 << 20
 
 // readBody reads the whole body, which may be as long as the configuration says. A client that
-// stops sending is given up after the read timeout, however much it has sent.
+// stops sending is given up after the stall timeout, however much it has sent.
 func (s *Server) readBody(w http.ResponseWriter, c *call) ([]byte, error) {
 	limit := s.cfg.MaxBody
 	if c.ContentLength > limit {
+		w.Header().Set("Connection", "close") // rather than read what nobody wants
 		return nil, tooLarge("request body is larger than %d bytes", limit)
 	}
 	var buf bytes.Buffer
@@ -23,12 +25,16 @@ func (s *Server) readBody(w http.ResponseWriter, c *call) ([]byte, error) {
 	body := &stallReader{
 		r:    http.MaxBytesReader(w, c.Body, limit),
 		conn: http.NewResponseController(w),
-		wait: s.cfg.ReadTimeout,
+		wait: s.cfg.StallTimeout,
 	}
 	_, err := buf.ReadFrom(body)
 	if err := errors.Join(err, body.done()); err != nil {
 		if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
 			return nil, tooLarge("request body is larger than %d bytes", limit)
+		}
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			w.Header().Set("Connection", "close") // what is missing will not come
+			return nil, &statusError{http.StatusRequestTimeout, "client stopped sending the request body"}
 		}
 		return nil, badRequest("read request body: %s", err)
 	}

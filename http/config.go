@@ -75,14 +75,15 @@ type Config struct {
 	Auth Authorizer // nil allows everything
 
 	// Status holds parts of /status by name, and Vars variables of /debug/vars. Each function is
-	// called for every request and returns what encoding/json can encode, or nil for nothing yet.
-	// A Status part replaces the Server's own part of that name.
+	// called for every request and returns what encoding/json can encode. A part of /status may
+	// also be nil, if there is nothing yet, or an error; it replaces the Server's own part of
+	// that name.
 	Status map[string]func() any
 	Vars   map[string]func() any
 
 	MaxBody       int64         // bytes of a request body; zero means 64 MiB
 	MaxStatements int           // statements of a request; zero means 262144
-	ReadTimeout   time.Duration // bounds reading a header, and each wait for more of a body; zero means 30 s
+	StallTimeout  time.Duration // bounds reading a header, and each wait for a client to send or take more; zero means 30 s
 	IdleTimeout   time.Duration // bounds the wait for the next request of a connection; zero means 2 min
 
 	Logger *slog.Logger // nil discards
@@ -91,7 +92,7 @@ type Config struct {
 func (c Config) withDefaults() Config {
 	c.MaxBody = cmp.Or(c.MaxBody, 64<<20)
 	c.MaxStatements = cmp.Or(c.MaxStatements, 1<<18)
-	c.ReadTimeout = cmp.Or(c.ReadTimeout, 30*time.Second)
+	c.StallTimeout = cmp.Or(c.StallTimeout, 30*time.Second)
 	c.IdleTimeout = cmp.Or(c.IdleTimeout, 2*time.Minute)
 	c.Build.Commit = cmp.Or(c.Build.Commit, "unknown")
 	c.Build.Time = cmp.Or(c.Build.Time, "unknown")

@@ -117,31 +117,31 @@ func (e *encoder) result(r *command.Result) {
 		}
 	}
 	e.buf = append(e.buf, '{')
-	start := len(e.buf)
 	switch {
 	case !read:
 		e.write(r)
 	case e.associative:
 		e.objects(r.Rows)
-		start = 0 // "rows" is always there
 	case r.Rows != nil && len(r.Rows.Columns) > 0:
 		e.arrays(r.Rows)
-		start = 0
 	}
 	if r.Time != 0 {
-		if start == 0 || len(e.buf) > start {
-			e.buf = append(e.buf, ',')
-		}
-		e.buf = append(e.buf, `"time":`...)
+		e.key(`"time":`)
 		e.buf = appendFloat(e.buf, r.Time)
 	}
 	if !read && e.associative {
-		if len(e.buf) > start {
-			e.buf = append(e.buf, ',')
-		}
-		e.buf = append(e.buf, `"rows":null`...)
+		e.key(`"rows":`)
+		e.buf = append(e.buf, "null"...)
 	}
 	e.buf = append(e.buf, '}')
+}
+
+// key appends the name of an object's member, after a comma unless it is the first.
+func (e *encoder) key(name string) {
+	if n := len(e.buf); n > 0 && e.buf[n-1] != '{' {
+		e.buf = append(e.buf, ',')
+	}
+	e.buf = append(e.buf, name...)
 }
 
 // failure encodes a statement's error, which stands alone but for the empty list of an
@@ -162,14 +162,11 @@ func (e *encoder) write(r *command.Result) {
 		return
 	}
 	if id := r.Write.LastInsertID; id != 0 {
-		e.buf = append(e.buf, `"last_insert_id":`...)
+		e.key(`"last_insert_id":`)
 		e.buf = strconv.AppendInt(e.buf, id, 10)
 	}
 	if n := r.Write.RowsAffected; n != 0 {
-		if r.Write.LastInsertID != 0 {
-			e.buf = append(e.buf, ',')
-		}
-		e.buf = append(e.buf, `"rows_affected":`...)
+		e.key(`"rows_affected":`)
 		e.buf = strconv.AppendInt(e.buf, n, 10)
 	}
 }
@@ -213,7 +210,7 @@ func (e *encoder) objects(rows *command.Rows) {
 	e.buf = append(e.buf, `"types":{`...)
 	for i, col := range order {
 		e.buf = append(e.buf, keys[i]...)
-		e.buf = appendString(e.buf, rows.Types[col])
+		e.buf = appendString(e.buf, at(rows.Types, col))
 	}
 	e.buf = append(e.buf, `},"rows":[`...)
 	for i, row := range rows.Values {
@@ -223,7 +220,7 @@ func (e *encoder) objects(rows *command.Rows) {
 		e.buf = append(e.buf, '{')
 		for k, col := range order {
 			e.buf = append(e.buf, keys[k]...)
-			e.value(row[col])
+			e.value(at(row, col))
 		}
 		e.buf = append(e.buf, '}')
 		if e.rowDone(); e.err != nil {
@@ -231,6 +228,15 @@ func (e *encoder) objects(rows *command.Rows) {
 		}
 	}
 	e.buf = append(e.buf, ']')
+}
+
+// at returns list[i], or nothing if list is too short: results may come from another node, which
+// need not be right.
+func at[T any](list []T, i int) (v T) {
+	if i < len(list) {
+		v = list[i]
+	}
+	return v
 }
 
 // objectOrder returns the indexes of the columns in the order in which an object names them, and

@@ -69,10 +69,9 @@ func remoteError(err error, act string) error {
 // fail answers a request that no handler has begun to answer.
 func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	code, text := statusOf(err)
-	switch {
-	case leaderUnknown(err):
+	if leaderUnknown(err) {
 		s.counters.add(leaderNotFound, 1)
-	case code == http.StatusInternalServerError && err != errNoRedirect:
+	} else if _, expected := errors.AsType[*statusError](err); !expected {
 		s.log.Error("request failed", "method", r.Method, "path", r.URL.Path, "err", err)
 	}
 	if text == "" {

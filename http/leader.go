@@ -1,6 +1,7 @@
 package http
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"net/http"
@@ -73,7 +74,7 @@ func (s *Server) stepdownTarget(w http.ResponseWriter, c *call) (string, error) 
 	var target struct {
 		ID string `json:"id"` // null leaves it empty
 	}
-	if err := json.Unmarshal(body, &target); err != nil {
+	if err := json.NewDecoder(bytes.NewReader(body)).Decode(&target); err != nil {
 		return "", badRequest("invalid JSON: %s", err)
 	}
 	return target.ID, nil

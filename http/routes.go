@@ -120,7 +120,7 @@ func (s *Server) redirect(w http.ResponseWriter, c *call) error {
 	defer cancel()
 	base, err := s.peers.LeaderAPI(ctx)
 	if err != nil {
-		s.log.Warn("client not redirected", "err", err)
+		s.log.Debug("client not redirected", "err", err)
 		return errNoRedirect
 	}
 	w.Header().Set("Location", base+c.URL.EscapedPath()+"?"+c.URL.RawQuery)

@@ -32,7 +32,7 @@ func NewServer(cfg Config, db Database, n Node, p Peers) *Server {
 	s.routes = s.table()
 	s.srv = &http.Server{
 		Handler:           s,
-		ReadHeaderTimeout: s.cfg.ReadTimeout,
+		ReadHeaderTimeout: s.cfg.StallTimeout,
 		IdleTimeout:       s.cfg.IdleTimeout,
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
 
@@ -63,7 +63,8 @@ func (s *Server) Shutdown(ctx context.Context) error {
 // ServeHTTP answers one request: headers, OPTIONS, query parameters and routing come before
 // anything that an endpoint does, in this order.
 func (s *Server) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
-	w := &answer{ResponseWriter: rw}
+	w := newAnswer(rw, s.cfg.StallTimeout)
+	defer w.end()
 	defer s.survive(w, r)
 	s.setHeaders(w.Header())
 	if r.Method == http.MethodOptions {
@@ -119,22 +120,3 @@ func (s *Server) survive(w *answer, r *http.Request) {
 	}
 	http.Error(w, "internal error", http.StatusInternalServerError)
 }
-
-// answer is a ResponseWriter that knows whether the answer has begun.
-type answer struct {
-	http.ResponseWriter
-	begun bool
-}
-
-func (a *answer) WriteHeader(code int) {
-	a.begun = true
-	a.ResponseWriter.WriteHeader(code)
-}
-
-func (a *answer) Write(b []byte) (int, error) {
-	a.begun = true
-	return a.ResponseWriter.Write(b)
-}
-
-// Unwrap lets http.ResponseController reach the connection.
-func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }

@@ -20,7 +20,10 @@ func (s *Server) status(w http.ResponseWriter, c *call) error {
 	}
 	key := c.params.get("key")
 	if key == "" {
-		return writeJSON(w, c, all)
+		if err := writeJSON(w, c, all); err != nil {
+			return fmt.Errorf("JSON marshal: %w", err)
+		}
+		return nil
 	}
 	part, err := selectKey(all, key)
 	if err != nil {
@@ -52,7 +55,11 @@ func (s *Server) statusParts() (map[string]any, error) {
 		all["network"] = network
 	}
 	for name, part := range s.cfg.Status {
-		if v := part(); v != nil {
+		v := part()
+		if err, failed := v.(error); failed {
+			return nil, fmt.Errorf("%s stats: %w", name, err)
+		}
+		if v != nil {
 			all[name] = v
 		}
 	}
