@@ -102,12 +102,23 @@ func (l *lateStore) Stepdown(ctx context.Context, id string, wait bool) error {
 	return store.ErrNotOpen
 }
 
-// stats returns the "store" part of /status.
-func (l *lateStore) stats() any {
-	if st := l.store.Load(); st != nil {
-		if stats, err := st.Stats(); err == nil {
-			return stats
-		}
+// status returns the "store" object of /status.
+func (l *lateStore) status() any {
+	st := l.store.Load()
+	if st == nil {
+		return map[string]bool{"open": false}
 	}
-	return map[string]bool{"open": false}
+	status, err := st.Stats()
+	if err != nil {
+		return err
+	}
+	return status
+}
+
+// counters returns the "store" map of /debug/vars.
+func (l *lateStore) counters() any {
+	if st := l.store.Load(); st != nil {
+		return st.Counters()
+	}
+	return map[string]int64{}
 }

@@ -41,10 +41,10 @@ func run(args []string, w io.Writer, signals <-chan os.Signal) int {
 	ctx, stop := watch(log, signals)
 	defer stop()
 	if err := serve(ctx, s, log); err != nil {
-		log.Error("stopped", "err", err)
+		log.Error("node failed", "err", err)
 		return 1
 	}
-	log.Info("stopped")
+	log.Info("node stopped")
 	return 0
 }
 

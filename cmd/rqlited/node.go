@@ -18,21 +18,21 @@ import (
 
 // What the parts promise each other is checked here, the one place that sees both sides.
 var (
-	_ httpd.Database   = (*cluster.Router)(nil)
-	_ httpd.Node       = (*lateStore)(nil)
-	_ httpd.Node       = (*store.Store)(nil)
-	_ httpd.Peers      = peers{}
-	_ cluster.Node     = (*lateStore)(nil)
-	_ cluster.Node     = (*store.Store)(nil)
-	_ cluster.Local    = (*lateStore)(nil)
-	_ cluster.Local    = (*store.Store)(nil)
-	_ cluster.FormNode = (*store.Store)(nil)
+	_ httpd.Database    = (*cluster.Router)(nil)
+	_ httpd.Node        = (*lateStore)(nil)
+	_ httpd.Node        = (*store.Store)(nil)
+	_ httpd.Peers       = peers{}
+	_ cluster.Node      = (*lateStore)(nil)
+	_ cluster.Node      = (*store.Store)(nil)
+	_ cluster.Local     = (*lateStore)(nil)
+	_ cluster.Local     = (*store.Store)(nil)
+	_ cluster.FormNode  = (*store.Store)(nil)
+	_ cluster.LeaveNode = (*store.Store)(nil)
 )
 
 // Deadlines of a stop, one for each step that waits for somebody else. What is not done by then is
 // cut off: the next start copes with it as with a crash.
 const (
-	leaveTime    = 10 * time.Second
 	stepdownTime = 5 * time.Second
 	drainTime    = 10 * time.Second
 	closeTime    = 10 * time.Second
@@ -76,7 +76,9 @@ func (n *node) run(ctx context.Context) error {
 	case !asked && parts.Err() != nil:
 		err = context.Cause(parts) // what failed, not what was told to end because of it
 	}
-	err = errors.Join(err, n.stop(context.WithoutCancel(ctx), err == nil))
+	if stopErr := n.stop(context.WithoutCancel(ctx), err == nil); stopErr != nil {
+		return errors.Join(err, stopErr) // what has not stopped ends with the process
+	}
 	if late := g.Wait(); err == nil {
 		err = late
 	}
@@ -114,7 +116,6 @@ func (n *node) answer(g *errgroup.Group, web net.Listener) {
 			return m
 		},
 		ConnectTimeout: n.cfg.connectTimeout,
-		Logger:         n.log,
 	})
 	n.service = cluster.NewService(n.mux.Calls(), n.late, cluster.ServiceConfig{
 		URL:     meta.URL,
@@ -125,7 +126,7 @@ func (n *node) answer(g *errgroup.Group, web net.Listener) {
 		HTTPAddr: n.cfg.http.public(),
 		Logger:   n.log,
 	})
-	n.api = httpd.NewServer(n.apiConfig(), router, n.late, peers{router, n.client})
+	n.api = httpd.NewServer(n.apiConfig(router), router, n.late, peers{router})
 	g.Go(func() error { return n.api.Serve(web) })
 	n.log.Info("node starting",
 		"version", version, "node", n.cfg.store.NodeID, "dir", n.cfg.dir,
@@ -183,41 +184,22 @@ func (n *node) stop(ctx context.Context, works bool) error {
 	return errors.Join(errs...)
 }
 
-// depart leaves the cluster or hands over leadership, as configured.
+// depart leaves the cluster or hands over leadership, as configured. A leader that leaves hands
+// over first.
 func (n *node) depart(ctx context.Context) error {
 	if n.cfg.leave {
-		err := within(ctx, leaveTime, func(ctx context.Context) error {
-			return cluster.Leave(ctx, n.formConfig(), n.store)
-		})
-		if err != nil {
-			return fmt.Errorf("leave the cluster: %w", err)
-		}
-		return nil
+		return cluster.Leave(ctx, n.formConfig(), n.store) // has a deadline of its own
 	}
-	if !n.cfg.stepdown || !n.store.IsLeader() || n.voters() < 2 {
+	if !n.cfg.stepdown || !n.store.IsLeader() {
 		return nil
 	}
 	err := within(ctx, stepdownTime, func(ctx context.Context) error {
 		return n.store.Stepdown(ctx, "", true)
 	})
-	if err != nil {
+	if err != nil && !errors.Is(err, store.ErrNoPeer) {
 		n.log.Warn("leadership not handed over", "err", err) // the others elect somebody all the same
 	}
 	return nil
-}
-
-func (n *node) voters() int {
-	servers, err := n.store.Servers()
-	if err != nil {
-		return 0
-	}
-	voters := 0
-	for _, s := range servers {
-		if s.Voter {
-			voters++
-		}
-	}
-	return voters
 }
 
 // within calls f with a deadline.

@@ -1,10 +1,15 @@
 package main
 
-import httpd "rqlited/http"
+import (
+	"maps"
+
+	"rqlited/cluster"
+	httpd "rqlited/http"
+)
 
 // apiConfig returns the settings of the HTTP API, with the parts of /status and /debug/vars that
 // other packages know.
-func (n *node) apiConfig() httpd.Config {
+func (n *node) apiConfig(router *cluster.Router) httpd.Config {
 	return httpd.Config{
 		Version:     version,
 		Addr:        n.cfg.http.public(),
@@ -13,28 +18,25 @@ func (n *node) apiConfig() httpd.Config {
 		AllowOrigin: n.cfg.http.allowOrigin,
 		Build:       httpd.Build{Commit: commit},
 		Status: map[string]func() any{
-			"cluster":    n.clusterStatus,
+			"cluster":    func() any { return n.service.Status() },
 			"extensions": func() any { return map[string][]string{"names": {}} },
-			"mux":        n.muxStatus,
-			"store":      n.late.stats,
+			"mux":        func() any { return n.mux.Status() },
+			"store":      n.late.status,
+		},
+		Vars: map[string]func() any{
+			"cluster": n.clusterCounters,
+			"mux":     func() any { return n.mux.Counters() },
+			"proxy":   func() any { return router.Counters() },
+			"store":   n.late.counters,
 		},
 		Logger: n.log,
 	}
 }
 
-func (n *node) clusterStatus() any {
-	return map[string]string{
-		"addr":     n.cfg.raft.public(),
-		"api_addr": n.cfg.http.public(),
-		"https":    "false",
-	}
-}
-
-func (n *node) muxStatus() any {
-	return map[string]string{
-		"addr":     n.mux.Addr(),
-		"handlers": "\x01\x02", // the first bytes that the port knows, as rqlite reports them
-		"timeout":  "30s",
-		"tls":      "disabled",
-	}
+// clusterCounters joins what the two sides of a call count.
+func (n *node) clusterCounters() any {
+	counters := n.service.Counters()
+	maps.Copy(counters, n.client.Counters())
+	counters["num_conn_rejected"] = n.mux.Rejected()
+	return counters
 }

@@ -1,0 +1,155 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// process is a run of the program inside the test.
+type process struct {
+	t       *testing.T
+	signals chan os.Signal
+	log     chan entry // closed when the program has ended
+	code    chan int
+}
+
+// entry is one line of the log.
+type entry struct{ Level, Msg, HTTP, Err string }
+
+// start runs the program on ports that the kernel chooses.
+func start(t *testing.T, args ...string) *process {
+	t.Helper()
+	r, w := io.Pipe()
+	p := &process{
+		t:       t,
+		signals: make(chan os.Signal, 1),
+		log:     make(chan entry, 10000), // more than a test logs, so that logging waits for nobody
+		code:    make(chan int, 1),
+	}
+	args = append([]string{"-log-format", "json", "-http-addr", "127.0.0.1:0", "-raft-addr", "localhost:0"}, args...)
+	go func() {
+		p.code <- run(args, w, p.signals)
+		w.Close()
+	}()
+	go func() {
+		defer close(p.log)
+		lines := json.NewDecoder(r)
+		for {
+			var e entry
+			err := lines.Decode(&e)
+			if errors.Is(err, io.EOF) {
+				return
+			}
+			if err != nil {
+				t.Errorf("log of the program: %v", err)
+				io.Copy(io.Discard, r)
+				return
+			}
+			p.log <- e
+		}
+	}()
+	return p
+}
+
+// await returns the log entry with the message, and fails the test if the log ends without it.
+func (p *process) await(msg string) entry {
+	p.t.Helper()
+	for e := range p.log {
+		if e.Msg == msg {
+			return e
+		}
+	}
+	p.t.Fatalf("no log entry %q; exit code %d", msg, <-p.code)
+	return entry{}
+}
+
+// end waits for the end of the program and returns its exit code and what it logged as errors
+// since the last await.
+func (p *process) end() (int, []entry) {
+	p.t.Helper()
+	var failures []entry
+	for e := range p.log {
+		if e.Level == "ERROR" {
+			failures = append(failures, e)
+		}
+	}
+	return <-p.code, failures
+}
+
+// TestStartStop starts a node on a new directory, stops it by a signal, and does so again.
+func TestStartStop(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "new", "data")
+	for range 2 {
+		p := start(t, "-node-id", "n1", dir)
+		addr := p.await("node starting").HTTP
+		p.await("node is a member of its cluster")
+		resp, err := http.Get("http://" + addr + "/status")
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if got := resp.Header.Get("X-Rqlite-Version"); resp.StatusCode != http.StatusOK || got != version {
+			t.Errorf("GET /status = %s, version %q; want 200, %q", resp.Status, got, version)
+		}
+		p.signals <- syscall.SIGTERM
+		if code, failures := p.end(); code != 0 || len(failures) > 0 {
+			t.Errorf("after SIGTERM: exit code %d, errors %v; want 0 and none", code, failures)
+		}
+	}
+}
+
+// TestStartFails expects the one error that is logged to say why.
+func TestStartFails(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	inUse := taken.Addr().String()
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	tests := []struct {
+		name string
+		args []string
+		want string
+	}{
+		{"Raft port in use", []string{"-raft-addr", inUse, t.TempDir()}, "listen tcp " + inUse + ": bind: address already in use"},
+		{"HTTP port in use", []string{"-http-addr", inUse, t.TempDir()}, "listen tcp " + inUse + ": bind: address already in use"},
+		{"directory is a file", []string{file}, file + ": not a directory"},
+		{"profile", []string{"-cpu-profile", file + "/cpu", t.TempDir()}, "create CPU profile file at " + file + "/cpu"},
+		{"non-voter alone", []string{"-raft-non-voter", t.TempDir()}, "clustering failure: "},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			code, failures := start(t, tt.args...).end()
+			if code != 1 || len(failures) != 1 || !strings.Contains(failures[0].Err, tt.want) {
+				t.Errorf("exit code %d, errors %v; want 1 and one with %q", code, failures, tt.want)
+			}
+		})
+	}
+}
+
+// TestDirectoryInUse starts a second process on the directory of a running one.
+func TestDirectoryInUse(t *testing.T) {
+	dir := t.TempDir()
+	first := start(t, dir)
+	first.await("node is a member of its cluster")
+	code, failures := start(t, dir).end()
+	if code != 1 || len(failures) != 1 || !strings.Contains(failures[0].Err, dir+" is in use by another process") {
+		t.Errorf("second process: exit code %d, errors %v", code, failures)
+	}
+	first.signals <- syscall.SIGTERM
+	if code, failures := first.end(); code != 0 || len(failures) > 0 {
+		t.Errorf("first process: exit code %d, errors %v; want 0 and none", code, failures)
+	}
+}
