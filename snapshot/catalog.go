@@ -1,0 +1,100 @@
+package snapshot
+
+import (
+	"slices"
+	"time"
+)
+
+// catalog is what the Store knows about its files: which snapshots can be opened, and which files
+// nobody needs any more. It does no I/O. Guarded by Store.mu.
+type catalog struct {
+	man *manifest // as on disk
+
+	// needs counts, for each file, the reasons to keep it: that the manifest names it, each
+	// superseded snapshot in its grace period, each open reader.
+	needs   map[string]int
+	retired []retiree // by time of expiry
+	dead    []string  // files without a reason, to be deleted
+}
+
+// retiree is a snapshot that was superseded and can still be opened for a while.
+type retiree struct {
+	chain []link // the snapshot is the last of them
+	until time.Time
+}
+
+func newCatalog(m *manifest) *catalog {
+	c := &catalog{man: m, needs: map[string]int{}}
+	c.keep(m.Chain)
+	return c
+}
+
+// find returns the files that make up the snapshot, oldest first.
+func (c *catalog) find(id string) ([]link, bool) {
+	if i := indexID(c.man.Chain, id); i >= 0 {
+		return c.man.Chain[:i+1], true
+	}
+	for _, r := range c.retired {
+		if r.chain[len(r.chain)-1].ID == id {
+			return r.chain, true
+		}
+	}
+	return nil, false
+}
+
+func indexID(chain []link, id string) int {
+	return slices.IndexFunc(chain, func(l link) bool { return l.ID == id })
+}
+
+// keep adds a reason to keep the files of chain.
+func (c *catalog) keep(chain []link) {
+	for i := range chain {
+		c.needs[chain[i].File]++
+	}
+}
+
+// drop takes a reason away again.
+func (c *catalog) drop(chain []link) {
+	for i := range chain {
+		name := chain[i].File
+		if c.needs[name]--; c.needs[name] == 0 {
+			delete(c.needs, name)
+			c.dead = append(c.dead, name)
+		}
+	}
+}
+
+// replace makes next the current manifest. Snapshots that it no longer names stay openable until
+// the given time; those it names in other files are read from there from now on.
+func (c *catalog) replace(next *manifest, until time.Time) {
+	old := c.man
+	c.man = next
+	c.keep(next.Chain)
+	for i := range old.Chain {
+		if indexID(next.Chain, old.Chain[i].ID) < 0 {
+			r := retiree{chain: old.Chain[:i+1], until: until}
+			c.keep(r.chain)
+			c.retired = append(c.retired, r)
+		}
+	}
+	c.drop(old.Chain)
+}
+
+// expire ends the grace periods that are over and returns when the next one ends, if any is left.
+func (c *catalog) expire(now time.Time) (next time.Time, ok bool) {
+	for len(c.retired) > 0 && !c.retired[0].until.After(now) {
+		c.drop(c.retired[0].chain)
+		c.retired = slices.Delete(c.retired, 0, 1)
+	}
+	if len(c.retired) == 0 {
+		return time.Time{}, false
+	}
+	return c.retired[0].until, true
+}
+
+// takeDead returns the files to delete and forgets them.
+func (c *catalog) takeDead() []string {
+	dead := c.dead
+	c.dead = nil
+	return dead
+}

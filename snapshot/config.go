@@ -1,0 +1,57 @@
+package snapshot
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"rqlited/internal/vfs"
+)
+
+// Config configures a Store. Open copies it, so settings cannot change under a running Store.
+type Config struct {
+	FS     vfs.FS       // nil means vfs.OS
+	Logger *slog.Logger // nil discards
+
+	// Grace is how long a snapshot stays openable after it was superseded. Raft lists first and
+	// opens later. Zero means 60 s.
+	Grace time.Duration
+
+	// CompactDeltas is the number of deltas that makes compaction due. Zero means 16; a negative
+	// value leaves compaction to callers of Compact.
+	CompactDeltas int
+
+	// CompactBytes is the size of all deltas together from which on compaction is also due when
+	// they weigh half as much as the base. Zero means 4 MiB.
+	CompactBytes int64
+}
+
+// maxDeltas bounds the files one reader has open. With compaction at work a chain stays far
+// below it.
+const maxDeltas = 256
+
+// withDefaults returns a complete and valid copy of c, or every reason why there is none.
+func (c Config) withDefaults() (Config, error) {
+	var errs []error
+	if c.Grace < 0 {
+		errs = append(errs, fmt.Errorf("negative Grace: %s", c.Grace))
+	}
+	if c.CompactDeltas > maxDeltas {
+		errs = append(errs, fmt.Errorf("CompactDeltas over %d: %d", maxDeltas, c.CompactDeltas))
+	}
+	if c.CompactBytes < 0 {
+		errs = append(errs, fmt.Errorf("negative CompactBytes: %d", c.CompactBytes))
+	}
+	if c.FS == nil {
+		c.FS = vfs.OS
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	c.Grace = cmp.Or(c.Grace, 60*time.Second)
+	c.CompactDeltas = cmp.Or(c.CompactDeltas, 16)
+	c.CompactBytes = cmp.Or(c.CompactBytes, 4<<20)
+	return c, errors.Join(errs...)
+}
