@@ -51,11 +51,20 @@ func (s *Server) nodes(w http.ResponseWriter, c *call) error {
 func (s *Server) askAll(c *call, servers []store.Server) []nodeInfo {
 	leader, _ := s.node.Leader()
 	infos := make([]nodeInfo, len(servers))
+	panicked := make([]any, len(servers))
 	var asked sync.WaitGroup
 	for i, sv := range servers {
-		asked.Go(func() { infos[i] = s.ask(c, sv, leader.Addr) })
+		asked.Go(func() {
+			defer func() { panicked[i] = recover() }() // nobody else would: it would end the process
+			infos[i] = s.ask(c, sv, leader.Addr)
+		})
 	}
 	asked.Wait()
+	for _, v := range panicked {
+		if v != nil {
+			panic(v)
+		}
+	}
 	slices.SortFunc(infos, func(a, b nodeInfo) int { return cmp.Compare(a.ID, b.ID) })
 	return infos
 }

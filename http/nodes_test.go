@@ -87,6 +87,13 @@ func TestNodesElsewhere(t *testing.T) {
 	check(t, f.do(t, "GET", "/nodes", ""), http.StatusServiceUnavailable, "store nodes: store not open\n")
 }
 
+// TestNodesPanic checks that a panic outside the goroutine of the request is survived, too.
+func TestNodesPanic(t *testing.T) {
+	f := newFixture()
+	f.peers.meta = func(context.Context, string) (PeerMeta, error) { panic("broken") }
+	check(t, f.do(t, "GET", "/nodes", ""), http.StatusInternalServerError, "internal error\n")
+}
+
 // TestNodesTime checks that a real clock gives both forms of the time.
 func TestNodesTime(t *testing.T) {
 	got := text(t, newFixture().do(t, "GET", "/nodes", ""))
