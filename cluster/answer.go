@@ -1,0 +1,184 @@
+package cluster
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"errors"
+	"fmt"
+
+	"rqlited/command"
+	"rqlited/store"
+)
+
+// errNotSupported is what callers of what this release does not do are told. Chunks of a load
+// were never answered otherwise, by any release.
+var (
+	errNotSupported = errors.New("not supported yet")
+	errUnsupported  = errors.New("unsupported")
+)
+
+// answer carries out the call in and appends the frame that answers it to out. An error means
+// that the connection makes no sense.
+func (s *Service) answer(ctx context.Context, out, in []byte) ([]byte, error) {
+	c, err := decodeCall(in)
+	if err != nil {
+		return nil, err
+	}
+	s.counts.count(c.typ)
+	out = beginFrame(out[:0])
+	failed := s.refusal(&c)
+	switch c.typ {
+	case callMeta:
+		out = s.Meta().append(out)
+	case callExecute, callQuery, callRequest:
+		out, err = s.request(ctx, out, &c, failed)
+	default:
+		var o outcome
+		if failed == nil {
+			o, failed, err = s.act(ctx, &c)
+		}
+		o.err = store.Text(failed)
+		if c.typ == callBackup {
+			out, err = appendGzip(out, o.append(nil))
+		} else {
+			out = o.append(out)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	if len(out) > maxFrame+frameHeader {
+		out = outcome{err: "answer is too large to send"}.append(beginFrame(out[:0]))
+	}
+	return endFrame(out), nil
+}
+
+// refusal says why c is not carried out, before its message is looked into.
+func (s *Service) refusal(c *call) error {
+	if c.typ != callMeta && c.body == nil {
+		return &store.RequestError{Msg: bodies[c.typ].name + " is nil"}
+	}
+	if !s.permitted(c) {
+		return store.ErrUnauthorized
+	}
+	return nil
+}
+
+// permitted says whether the user of c may make it.
+func (s *Service) permitted(c *call) bool {
+	may := func(permission string) bool {
+		return s.cfg.Auth.Permitted(c.creds.Username, c.creds.Password, permission)
+	}
+	if s.cfg.Auth == nil {
+		return true
+	}
+	switch c.typ {
+	case callMeta, callLoadChunk, callHighwater:
+		return true
+	case callExecute:
+		return may("execute")
+	case callQuery:
+		return may("query")
+	case callRequest:
+		return may("query") && may("execute")
+	case callBackup, callBackupStream:
+		return may("backup")
+	case callLoad:
+		return may("load")
+	case callRemove:
+		return may("remove")
+	case callNotify:
+		return may("join")
+	case callStepdown:
+		return may("leader-ops")
+	case callJoin:
+		if m, err := decodeMember(c.body); err != nil || m.voter {
+			return may("join")
+		}
+		return may("join-read-only") || may("join-read-replica")
+	}
+	return false
+}
+
+// Meta returns what peers are told about this node.
+func (s *Service) Meta() Meta {
+	return Meta{URL: s.cfg.URL, CommitIndex: s.node.CommitIndex(), Version: s.cfg.Version}
+}
+
+// request runs the statements of c and appends the answer to out.
+func (s *Service) request(ctx context.Context, out []byte, c *call, refused error) ([]byte, error) {
+	kind := command.Unified
+	switch c.typ {
+	case callExecute:
+		kind = command.Execute
+	case callQuery:
+		kind = command.Query
+	}
+	if refused != nil {
+		return command.AppendResponse(out, kind, nil, store.Text(refused)), nil
+	}
+	req, err := command.DecodeRequest(kind, c.body)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
+	}
+	resp, err := s.node.Do(ctx, req)
+	if err != nil {
+		resp = nil
+	}
+	return command.AppendResponse(out, kind, resp, store.Text(err)), nil
+}
+
+// act carries out a call that yields no data. It returns the outcome, the error that belongs into
+// it, and an error if the call makes no sense.
+func (s *Service) act(ctx context.Context, c *call) (o outcome, failed, err error) {
+	switch c.typ {
+	case callJoin, callNotify, callRemove:
+		m, err := decodeMember(c.body)
+		if err != nil {
+			return o, nil, err
+		}
+		switch c.typ {
+		case callNotify:
+			return o, s.node.Notify(ctx, m.id, m.addr), nil
+		case callRemove:
+			return o, s.node.Remove(ctx, m.id), nil
+		}
+		o, failed = s.join(ctx, m)
+		return o, failed, nil
+	case callStepdown:
+		m, err := decodeStepdown(c.body)
+		if err != nil {
+			return o, nil, err
+		}
+		return o, s.node.Stepdown(ctx, m.id, m.wait), nil
+	case callLoadChunk:
+		return o, errUnsupported, nil
+	}
+	return o, errNotSupported, nil
+}
+
+// join tells a node that asked the wrong one who the leader is.
+func (s *Service) join(ctx context.Context, m member) (outcome, error) {
+	err := s.node.Join(ctx, m.id, m.addr, m.voter)
+	var o outcome
+	if errors.Is(err, store.ErrNotLeader) {
+		if leader, ok := s.node.Leader(); ok {
+			o.leader = leader.Addr
+		}
+	}
+	return o, err
+}
+
+// appendGzip appends msg, compressed.
+func appendGzip(out, msg []byte) ([]byte, error) {
+	buf := bytes.NewBuffer(out)
+	w := gzip.NewWriter(buf)
+	if _, err := w.Write(msg); err != nil {
+		return nil, err
+	}
+	if err := w.Close(); err != nil {
+		return nil, err
+	}
+	return buf.Bytes(), nil
+}

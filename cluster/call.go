@@ -1,0 +1,310 @@
+package cluster
+
+import (
+	"fmt"
+
+	"google.golang.org/protobuf/encoding/protowire"
+
+	"rqlited/command"
+)
+
+// callType says what a call asks for. The numbers are rqlite's, as are the field numbers below.
+type callType uint8
+
+const (
+	callMeta         callType = 1
+	callExecute      callType = 2
+	callQuery        callType = 3
+	callBackup       callType = 4
+	callLoad         callType = 5
+	callRemove       callType = 6
+	callNotify       callType = 7
+	callJoin         callType = 8
+	callRequest      callType = 9
+	callLoadChunk    callType = 10
+	callBackupStream callType = 11
+	callStepdown     callType = 12
+	callHighwater    callType = 13
+)
+
+// bodies gives, by type of call, the field that holds its message, and the name that callers know
+// that message by.
+var bodies = [...]struct {
+	field protowire.Number
+	name  string
+}{
+	callMeta:         {},
+	callExecute:      {2, "ExecuteRequest"},
+	callQuery:        {3, "QueryRequest"},
+	callBackup:       {5, "BackupRequest"},
+	callLoad:         {6, "LoadRequest"},
+	callRemove:       {7, "RemoveNodeRequest"},
+	callNotify:       {8, "NotifyRequest"},
+	callJoin:         {9, "JoinRequest"},
+	callRequest:      {10, "ExecuteQueryRequest"},
+	callLoadChunk:    {11, "LoadChunkRequest"},
+	callBackupStream: {5, "BackupRequest"},
+	callStepdown:     {12, "StepdownRequest"},
+	callHighwater:    {13, "HighwaterMarkUpdateRequest"},
+}
+
+const (
+	fieldType        = 1
+	fieldCredentials = 4
+	lastField        = 13
+)
+
+// Credentials are a user's name and password. The zero value is nobody.
+type Credentials struct {
+	Username, Password string
+}
+
+// call is what one node asks of another.
+type call struct {
+	typ   callType
+	creds Credentials
+	body  []byte // message of the type; nil if there is none
+}
+
+// appendCall appends c as a Command.
+func appendCall(b []byte, c *call) []byte {
+	b = appendVarint(b, fieldType, uint64(c.typ))
+	field := bodies[c.typ].field
+	if c.body != nil && field < fieldCredentials {
+		b = appendBytes(b, field, c.body)
+	}
+	if c.creds != (Credentials{}) {
+		var m []byte
+		m = appendString(m, 1, c.creds.Username)
+		m = appendString(m, 2, c.creds.Password)
+		b = appendBytes(b, fieldCredentials, m)
+	}
+	if c.body != nil && field > fieldCredentials {
+		b = appendBytes(b, field, c.body)
+	}
+	return b
+}
+
+// decodeCall decodes a Command. The body it returns is a part of b. It fails with ErrMalformed,
+// also for a type that is not known.
+func decodeCall(b []byte) (call, error) {
+	var c call
+	var field protowire.Number // of the body that stood last: the bodies are alternatives
+	err := eachField(b, func(num protowire.Number, bits uint64, body []byte) error {
+		switch {
+		case num == fieldType:
+			if bits == 0 || bits >= uint64(len(bodies)) {
+				return fmt.Errorf("command of type %d: %w", bits, ErrMalformed)
+			}
+			c.typ = callType(bits)
+		case num == fieldCredentials:
+			return c.creds.decode(body)
+		case num <= lastField && body != nil:
+			c.body, field = body, num
+		}
+		return nil
+	})
+	if err != nil {
+		return call{}, err
+	}
+	if c.typ == 0 {
+		return call{}, fmt.Errorf("command without a type: %w", ErrMalformed)
+	}
+	if field != bodies[c.typ].field {
+		c.body = nil
+	}
+	return c, nil
+}
+
+func (c *Credentials) decode(b []byte) error {
+	return eachField(b, func(num protowire.Number, _ uint64, body []byte) error {
+		switch num {
+		case 1:
+			c.Username = string(body)
+		case 2:
+			c.Password = string(body)
+		}
+		return nil
+	})
+}
+
+// member is the message of joining, notifying and removing, which have their fields in common.
+type member struct {
+	id, addr string
+	voter    bool
+}
+
+// append returns the message. It is never nil, so that an empty one is sent as well.
+func (m member) append(b []byte) []byte {
+	b = appendString(b, 1, m.id)
+	b = appendString(b, 2, m.addr)
+	return appendBool(b, 3, m.voter)
+}
+
+func decodeMember(b []byte) (member, error) {
+	var m member
+	err := eachField(b, func(num protowire.Number, bits uint64, body []byte) error {
+		switch num {
+		case 1:
+			m.id = string(body)
+		case 2:
+			m.addr = string(body)
+		case 3:
+			m.voter = bits != 0
+		}
+		return nil
+	})
+	return m, err
+}
+
+// stepdown is the message of giving up leadership.
+type stepdown struct {
+	id   string // who shall lead; empty is anybody
+	wait bool
+}
+
+func (s stepdown) append(b []byte) []byte {
+	b = appendString(b, 1, s.id)
+	return appendBool(b, 2, s.wait)
+}
+
+func decodeStepdown(b []byte) (stepdown, error) {
+	var s stepdown
+	err := eachField(b, func(num protowire.Number, bits uint64, body []byte) error {
+		switch num {
+		case 1:
+			s.id = string(body)
+		case 2:
+			s.wait = bits != 0
+		}
+		return nil
+	})
+	return s, err
+}
+
+// Meta is what a node tells about itself.
+type Meta struct {
+	URL         string // base URL of its HTTP API
+	CommitIndex uint64
+	Version     string // empty if older than 8.36.3
+}
+
+func (m Meta) append(b []byte) []byte {
+	b = appendString(b, 1, m.URL)
+	b = appendVarint(b, 2, m.CommitIndex)
+	return appendString(b, 3, m.Version)
+}
+
+func decodeMeta(b []byte) (Meta, error) {
+	var m Meta
+	err := eachField(b, func(num protowire.Number, bits uint64, body []byte) error {
+		switch num {
+		case 1:
+			m.URL = string(body)
+		case 2:
+			m.CommitIndex = bits
+		case 3:
+			m.Version = string(body)
+		}
+		return nil
+	})
+	return m, err
+}
+
+// outcome is the answer to every call that yields no data.
+type outcome struct {
+	err    string
+	leader string // of a refused join: who to ask
+}
+
+func (o outcome) append(b []byte) []byte {
+	b = appendString(b, 1, o.err)
+	return appendString(b, 2, o.leader)
+}
+
+func decodeOutcome(b []byte) (outcome, error) {
+	var o outcome
+	err := eachField(b, func(num protowire.Number, _ uint64, body []byte) error {
+		switch num {
+		case 1:
+			o.err = string(body)
+		case 2:
+			o.leader = string(body)
+		}
+		return nil
+	})
+	return o, err
+}
+
+// requestCall returns the call that carries requests of kind k.
+func requestCall(k command.Kind) callType {
+	switch k {
+	case command.Execute:
+		return callExecute
+	case command.Query:
+		return callQuery
+	default:
+		return callRequest
+	}
+}
+
+// eachField calls visit for every field of the message b: with the value of a number, or with the
+// bytes of anything else, never nil. It fails with ErrMalformed or with visit's error.
+func eachField(b []byte, visit func(num protowire.Number, bits uint64, body []byte) error) error {
+	for len(b) > 0 {
+		num, typ, n := protowire.ConsumeTag(b)
+		if n < 0 {
+			return fmt.Errorf("%w: %w", ErrMalformed, protowire.ParseError(n))
+		}
+		b = b[n:]
+		var bits uint64
+		var body []byte
+		switch typ {
+		case protowire.VarintType:
+			bits, n = protowire.ConsumeVarint(b)
+		case protowire.BytesType:
+			body, n = protowire.ConsumeBytes(b)
+			if body == nil {
+				body = []byte{}
+			}
+		default: // no message here has such a field, so it is from a later release
+			if n = protowire.ConsumeFieldValue(num, typ, b); n >= 0 {
+				b = b[n:]
+				continue
+			}
+		}
+		if n < 0 {
+			return fmt.Errorf("field %d: %w: %w", num, ErrMalformed, protowire.ParseError(n))
+		}
+		b = b[n:]
+		if err := visit(num, bits, body); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func appendVarint(b []byte, num protowire.Number, v uint64) []byte {
+	if v == 0 {
+		return b
+	}
+	return protowire.AppendVarint(protowire.AppendTag(b, num, protowire.VarintType), v)
+}
+
+func appendBool(b []byte, num protowire.Number, v bool) []byte {
+	if !v {
+		return b
+	}
+	return appendVarint(b, num, 1)
+}
+
+func appendString(b []byte, num protowire.Number, s string) []byte {
+	if s == "" {
+		return b
+	}
+	return protowire.AppendString(protowire.AppendTag(b, num, protowire.BytesType), s)
+}
+
+func appendBytes(b []byte, num protowire.Number, body []byte) []byte {
+	return protowire.AppendBytes(protowire.AppendTag(b, num, protowire.BytesType), body)
+}

@@ -1,0 +1,129 @@
+package cluster
+
+import (
+	"strconv"
+	"strings"
+	"sync/atomic"
+)
+
+// serviceCounts counts calls by type.
+type serviceCounts [len(bodies)]atomic.Int64
+
+func (c *serviceCounts) count(t callType) { c[t].Add(1) }
+
+// Counters returns this side's part of the "cluster" map of /debug/vars.
+func (s *Service) Counters() map[string]int64 {
+	c := &s.counts
+	asked := c[callMeta].Load()
+	return map[string]int64{
+		"num_backup_req":         c[callBackup].Load() + c[callBackupStream].Load(),
+		"num_execute_req":        c[callExecute].Load(),
+		"num_get_node_api_req":   asked,
+		"num_get_node_api_resp":  asked,
+		"num_hwm_update_dropped": c[callHighwater].Load(),
+		"num_join_req":           c[callJoin].Load(),
+		"num_load_req":           c[callLoad].Load(),
+		"num_notify_req":         c[callNotify].Load(),
+		"num_query_req":          c[callQuery].Load(),
+		"num_remove_node_req":    c[callRemove].Load(),
+		"num_request_req":        c[callRequest].Load(),
+		"num_stepdown_req":       c[callStepdown].Load(),
+	}
+}
+
+// ServiceStatus is the "cluster" object of /status.
+type ServiceStatus struct {
+	Addr    string `json:"addr"`
+	APIAddr string `json:"api_addr"`
+	HTTPS   string `json:"https"` // "true" or "false"
+}
+
+// Status describes the Service for /status.
+func (s *Service) Status() ServiceStatus {
+	scheme, host, _ := strings.Cut(s.cfg.URL, "://")
+	return ServiceStatus{
+		Addr:    s.ln.Addr().String(),
+		APIAddr: host,
+		HTTPS:   strconv.FormatBool(scheme == "https"),
+	}
+}
+
+// clientCounts counts what a Client did.
+type clientCounts struct {
+	executeRetries, queryRetries, requestRetries, metaRetries atomic.Int64
+	retries, fresh                                            atomic.Int64
+	readTimeouts, writeTimeouts                               atomic.Int64
+	metaLocal                                                 atomic.Int64
+}
+
+// retry counts a call that is tried again.
+func (c *clientCounts) retry(t callType) {
+	c.retries.Add(1)
+	switch t {
+	case callExecute:
+		c.executeRetries.Add(1)
+	case callQuery:
+		c.queryRetries.Add(1)
+	case callRequest:
+		c.requestRetries.Add(1)
+	case callMeta:
+		c.metaRetries.Add(1)
+	}
+}
+
+// Counters returns this side's part of the "cluster" map of /debug/vars.
+func (c *Client) Counters() map[string]int64 {
+	n := &c.counts
+	return map[string]int64{
+		"num_broadcast_hwm_req":        0,
+		"num_client_execute_retries":   n.executeRetries.Load(),
+		"num_client_force_new_conn":    n.fresh.Load(),
+		"num_client_load_retries":      0,
+		"num_client_query_retries":     n.queryRetries.Load(),
+		"num_client_read_timeouts":     n.readTimeouts.Load(),
+		"num_client_request_retries":   n.requestRetries.Load(),
+		"num_client_retries":           n.retries.Load(),
+		"num_client_write_timeouts":    n.writeTimeouts.Load(),
+		"num_get_node_api_req_local":   n.metaLocal.Load(),
+		"num_get_node_api_req_retries": n.metaRetries.Load(),
+	}
+}
+
+// ClientStatus is the "cluster" object in the "http" object of /status.
+type ClientStatus struct {
+	Pools     map[string]PoolStatus `json:"conn_pool_stats,omitempty"` // by Raft address
+	LocalAddr string                `json:"local_node_addr"`
+	Timeout   string                `json:"timeout"` // of connecting
+}
+
+// PoolStatus describes the connections to one node.
+type PoolStatus struct {
+	Idle    int `json:"idle"`
+	MaxOpen int `json:"max_open_connections"`
+	Open    int `json:"open_connections"`
+}
+
+// routerCounts counts what a Router had the leader do.
+type routerCounts struct {
+	executions, executionsFailed atomic.Int64
+	queries, queriesFailed       atomic.Int64
+	requests, requestsFailed     atomic.Int64
+	removes, stepdowns           atomic.Int64
+}
+
+// Counters returns the "proxy" map of /debug/vars.
+func (r *Router) Counters() map[string]int64 {
+	n := &r.counts
+	return map[string]int64{
+		"remote_backups":           0,
+		"remote_executions":        n.executions.Load(),
+		"remote_executions_failed": n.executionsFailed.Load(),
+		"remote_loads":             0,
+		"remote_queries":           n.queries.Load(),
+		"remote_queries_failed":    n.queriesFailed.Load(),
+		"remote_remove_node":       n.removes.Load(),
+		"remote_requests":          n.requests.Load(),
+		"remote_requests_failed":   n.requestsFailed.Load(),
+		"remote_stepdowns":         n.stepdowns.Load(),
+	}
+}

@@ -1,0 +1,227 @@
+package cluster
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"rqlited/store"
+)
+
+const (
+	bootstrapPause   = time.Second      // between rounds, at least; at most twice that
+	firstPause       = time.Millisecond // before the first round, likewise
+	probeTimeout     = 2 * time.Second  // of asking whether an address speaks HTTP
+	leaveTimeout     = 10 * time.Second // of leaving the cluster
+	leaveAttempts    = 5                //
+	leavePause       = 250 * time.Millisecond
+	leaderPoll       = 100 * time.Millisecond
+	waitForSuccessor = 5 * time.Second // of a leader that leaves
+)
+
+// FormConfig says how a node becomes a member of a cluster. Form copies it.
+type FormConfig struct {
+	ID, Addr string // of this node; Addr is the advertised Raft address
+	Voter    bool
+
+	Join         []string      // Raft addresses of members
+	JoinAttempts int           // passes over Join; zero means 5
+	JoinInterval time.Duration // between passes; zero means 3 s
+	JoinAs       Credentials
+
+	BootstrapExpect  int           // nodes that form a new cluster; zero means that it exists
+	BootstrapTimeout time.Duration // zero means 120 s
+
+	Client FormClient   // a *Client
+	Logger *slog.Logger // nil discards
+
+	probe func(ctx context.Context, addr string) bool // whether addr speaks HTTP; nil asks it
+}
+
+// FormClient is the part of Client that forming and leaving a cluster needs.
+type FormClient interface {
+	Join(ctx context.Context, addr string, self store.Server, user Credentials) (string, error)
+	Notify(ctx context.Context, addr string, self store.Server, user Credentials) error
+	Remove(ctx context.Context, addr, id string, user Credentials, timeout time.Duration) error
+}
+
+// FormNode is the part of the store that Form needs.
+type FormNode interface {
+	Servers() ([]store.Server, error)
+	Leader() (store.Server, bool)
+	Bootstrap(ctx context.Context, servers []store.Server) error
+}
+
+func (c FormConfig) withDefaults() (FormConfig, error) {
+	var errs []error
+	if c.ID == "" || c.Addr == "" {
+		errs = append(errs, fmt.Errorf("ID is %q and Addr is %q: must not be empty", c.ID, c.Addr))
+	}
+	if c.Client == nil && len(c.Join) > 0 {
+		errs = append(errs, errors.New("Client is nil"))
+	}
+	c.JoinAttempts = cmp.Or(c.JoinAttempts, 5)
+	c.JoinInterval = cmp.Or(c.JoinInterval, 3*time.Second)
+	c.BootstrapTimeout = cmp.Or(c.BootstrapTimeout, 120*time.Second)
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.probe == nil {
+		c.probe = speaksHTTP
+	}
+	return c, errors.Join(errs...)
+}
+
+// The texts are rqlite's, which scripts look for.
+var (
+	errAlone       = errors.New("node is the only node in a single-node cluster, joining other clusters not supported")
+	errReadOnly    = errors.New("cannot create a new non-voting node without joining it to an existing cluster")
+	errJoin        = errors.New("failed to join cluster")
+	errJoinStopped = errors.New("join operation canceled")
+	errBootTimeout = errors.New("boot timeout")
+	errBootStopped = errors.New("boot canceled")
+)
+
+// former is a node that is becoming a member.
+type former struct {
+	cfg  FormConfig
+	log  *slog.Logger
+	node FormNode
+	self store.Server
+}
+
+// Form makes the node a member of a cluster: by creating one, by joining one, or by waiting until
+// enough nodes are there to create one. It returns once the node is or will be one without further
+// help; a leader need not be known yet. A node that is a member already is one whatever happens.
+func Form(ctx context.Context, cfg FormConfig, n FormNode) error {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return err
+	}
+	f := &former{cfg: cfg, log: cfg.Logger, node: n, self: store.Server{ID: cfg.ID, Addr: cfg.Addr, Voter: cfg.Voter}}
+	members, err := n.Servers()
+	if err != nil {
+		return err
+	}
+	if len(cfg.Join) == 0 {
+		return f.alone(ctx, members)
+	}
+	if cfg.BootstrapExpect == 0 && len(members) == 1 && members[0].ID == cfg.ID {
+		return errAlone
+	}
+	if err := f.probeAll(ctx); err != nil {
+		return err
+	}
+	if cfg.BootstrapExpect > 0 {
+		return f.bootstrap(ctx, members)
+	}
+	return f.join(ctx, members)
+}
+
+// alone starts with what is stored, or as a new cluster of one.
+func (f *former) alone(ctx context.Context, members []store.Server) error {
+	if len(members) > 0 {
+		return nil
+	}
+	if !f.self.Voter {
+		return errReadOnly
+	}
+	f.log.Info("new cluster", "id", f.self.ID, "addr", f.self.Addr)
+	return f.node.Bootstrap(ctx, []store.Server{f.self})
+}
+
+// isMember reports whether the node is one of members, at the address it has now.
+func (f *former) isMember(members []store.Server) bool {
+	return slices.ContainsFunc(members, func(s store.Server) bool { return s.ID == f.self.ID && s.Addr == f.self.Addr })
+}
+
+// join asks the addresses in turn to take the node in. A member asks as well, so that the cluster
+// hears of it, but does not depend on the answer: there may be no leader until it has started.
+func (f *former) join(ctx context.Context, members []store.Server) error {
+	member := f.isMember(members)
+	for attempt := 1; ; attempt++ {
+		if f.joinAny(ctx) {
+			return nil
+		}
+		_, led := f.node.Leader()
+		switch {
+		case ctx.Err() != nil:
+			return fmt.Errorf("%w: %w", errJoin, errJoinStopped)
+		case member && (led || attempt >= f.cfg.JoinAttempts):
+			f.log.Warn("rejoining was not confirmed, starting as the member this node is", "attempts", attempt)
+			return nil
+		case attempt >= f.cfg.JoinAttempts:
+			return fmt.Errorf("%w: %w", errJoin, errJoin)
+		}
+		if err := sleep(ctx, f.cfg.JoinInterval); err != nil {
+			return fmt.Errorf("%w: %w", errJoin, errJoinStopped)
+		}
+	}
+}
+
+// joinAny asks each address once. It reports whether the node was taken in.
+func (f *former) joinAny(ctx context.Context) bool {
+	for _, addr := range f.cfg.Join {
+		if ctx.Err() != nil {
+			return false
+		}
+		leader, err := f.cfg.Client.Join(ctx, addr, f.self, f.cfg.JoinAs)
+		if err == nil {
+			f.log.Info("joined cluster", "via", addr, "leader", leader)
+			return true
+		}
+		attrs := []any{"via", addr, "err", store.Text(err)}
+		if errors.Is(err, store.ErrUnauthorized) && f.cfg.JoinAs == (Credentials{}) {
+			attrs = append(attrs, "hint", "did you forget to set -join-as?")
+		}
+		f.log.Warn("join attempt did not succeed", attrs...)
+	}
+	return false
+}
+
+// bootstrap goes around until a leader is known: somebody may be leading already, somebody may
+// take the node in, or enough nodes have notified one of them, which then forms the cluster.
+func (f *former) bootstrap(ctx context.Context, members []store.Server) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, f.cfg.BootstrapTimeout, errBootTimeout)
+	defer cancel()
+	for pause := firstPause; ; pause = bootstrapPause {
+		if sleep(ctx, pause+rand.N(pause)) != nil {
+			return f.bootstrapEnded(ctx, members)
+		}
+		if _, led := f.node.Leader(); led || f.joinAny(ctx) {
+			return nil
+		}
+		// A cluster that exists is not formed again: its members only have to find each other.
+		if f.self.Voter && len(members) == 0 {
+			f.notifyAll(ctx)
+		}
+	}
+}
+
+// bootstrapEnded says what it means that no leader was found in time.
+func (f *former) bootstrapEnded(ctx context.Context, members []store.Server) error {
+	switch {
+	case !errors.Is(context.Cause(ctx), errBootTimeout):
+		return errBootStopped
+	case f.isMember(members):
+		f.log.Warn("no leader yet, starting as the member this node is", "waited", f.cfg.BootstrapTimeout)
+		return nil
+	}
+	return errBootTimeout
+}
+
+// notifyAll tells every address of the node, itself included. The first that fails ends the round:
+// the nodes have to be counted by all in the end, and the next round begins soon.
+func (f *former) notifyAll(ctx context.Context) {
+	for _, addr := range f.cfg.Join {
+		if err := f.cfg.Client.Notify(ctx, addr, f.self, f.cfg.JoinAs); err != nil {
+			f.log.Warn("node not notified", "addr", addr, "err", store.Text(err))
+			return
+		}
+	}
+}

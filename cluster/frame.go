@@ -1,0 +1,87 @@
+package cluster
+
+import (
+	"encoding/binary"
+	"fmt"
+	"io"
+	"net"
+	"time"
+)
+
+const (
+	// frameHeader is the length of the length that precedes each message.
+	frameHeader = 8
+
+	// maxFrame bounds a message: a request is at most what HTTP lets in or a script of SQL, an
+	// answer is the rows of a query, which SQLite can make much larger than anybody can use.
+	maxFrame = 1 << 30
+
+	// frameChunk is what is read or written between two looks at the clock, and the memory that a
+	// peer gets for a length that it only claims.
+	frameChunk = 64 << 10
+)
+
+// readFrame reads one message into buf, which it may replace by a larger one. A connection that
+// ends before the first byte returns io.EOF, later io.ErrUnexpectedEOF.
+func readFrame(r io.Reader, buf []byte) ([]byte, error) {
+	size, err := readLength(r)
+	if err != nil {
+		return nil, err
+	}
+	return readBody(r, size, buf)
+}
+
+// readLength reads the length of a message and makes sure that it is within its bound.
+func readLength(r io.Reader) (int, error) {
+	var header [frameHeader]byte
+	if _, err := io.ReadFull(r, header[:]); err != nil {
+		return 0, err
+	}
+	length := binary.LittleEndian.Uint64(header[:])
+	if length > maxFrame {
+		return 0, fmt.Errorf("frame of %d bytes: %w", length, ErrTooLarge)
+	}
+	return int(length), nil
+}
+
+// readBody reads the size bytes of a message. Memory grows with what really arrives, not with
+// what the length claims.
+func readBody(r io.Reader, size int, buf []byte) ([]byte, error) {
+	buf = buf[:0]
+	for len(buf) < size {
+		have := len(buf)
+		// Doubling keeps the copying linear and the memory within twice what has arrived.
+		step := min(size-have, max(have, frameChunk))
+		buf = append(buf, make([]byte, step)...)
+		if _, err := io.ReadFull(r, buf[have:]); err != nil {
+			if err == io.EOF {
+				err = io.ErrUnexpectedEOF
+			}
+			return nil, err
+		}
+	}
+	return buf, nil
+}
+
+// beginFrame reserves the room for the length in front of a message; endFrame fills it in.
+func beginFrame(b []byte) []byte { return append(b, make([]byte, frameHeader)...) }
+
+func endFrame(b []byte) []byte {
+	binary.LittleEndian.PutUint64(b, uint64(len(b)-frameHeader))
+	return b
+}
+
+// writeFrame writes frame, which may take any time as long as the peer goes on reading.
+func writeFrame(conn net.Conn, frame []byte, stall time.Duration) error {
+	for len(frame) > 0 {
+		if err := conn.SetWriteDeadline(time.Now().Add(stall)); err != nil {
+			return err
+		}
+		n, err := conn.Write(frame[:min(len(frame), frameChunk)])
+		if err != nil {
+			return err
+		}
+		frame = frame[n:]
+	}
+	return nil
+}

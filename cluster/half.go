@@ -1,0 +1,199 @@
+package cluster
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// half is a listener that is given its connections, and owns them.
+type half struct {
+	addr  address
+	limit int           // connections at a time
+	queue chan net.Conn // delivered, not accepted yet
+	done  chan struct{} // closed by shut
+
+	refused atomic.Int64
+
+	mu       sync.Mutex
+	conns    map[*heldConn]struct{} // guarded by mu; nil once ended
+	accepted int                    // those of conns that count against limit; guarded by mu
+}
+
+// address is an advertised address, which may be a name that only other machines can resolve.
+type address string
+
+func (a address) Network() string { return "tcp" }
+func (a address) String() string  { return string(a) }
+
+// heldConn is a connection of a half, which forgets it when it is closed.
+type heldConn struct {
+	net.Conn
+	h       *half
+	dialled bool // by this node: does not count against limit, which is there for peers
+}
+
+func (c *heldConn) Close() error {
+	c.h.release(c)
+	return c.Conn.Close()
+}
+
+// NetConn returns the connection below, as tls.Conn does.
+func (c *heldConn) NetConn() net.Conn { return c.Conn }
+
+func newHalf(addr string, limit int) *half {
+	return &half{
+		addr:  address(addr),
+		limit: limit,
+		queue: make(chan net.Conn),
+		done:  make(chan struct{}),
+		conns: map[*heldConn]struct{}{},
+	}
+}
+
+// hold makes conn a connection of h. If h has ended, or is full of those that peers opened, it closes
+// conn and returns nil.
+func (h *half) hold(conn net.Conn, dialled bool) *heldConn {
+	c := &heldConn{conn, h, dialled}
+	h.mu.Lock()
+	open, room := h.conns != nil, dialled || h.accepted < h.limit
+	if open && room {
+		h.conns[c] = struct{}{}
+		if !dialled {
+			h.accepted++
+		}
+	}
+	h.mu.Unlock()
+	if open && room {
+		return c
+	}
+	if open {
+		h.refused.Add(1)
+	}
+	conn.Close()
+	return nil
+}
+
+// release forgets c, once.
+func (h *half) release(c *heldConn) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if _, held := h.conns[c]; !held {
+		return
+	}
+	delete(h.conns, c)
+	if !c.dialled {
+		h.accepted--
+	}
+}
+
+// deliver waits until conn is accepted or h is shut.
+func (h *half) deliver(conn net.Conn) {
+	c := h.hold(conn, false)
+	if c == nil {
+		return
+	}
+	select {
+	case h.queue <- c:
+	case <-h.done:
+		c.Close()
+	}
+}
+
+// Accept returns the next connection that was delivered.
+func (h *half) Accept() (net.Conn, error) {
+	select {
+	case conn := <-h.queue:
+		return conn, nil
+	case <-h.done:
+		return nil, net.ErrClosed
+	}
+}
+
+// shut ends Accept. Connections that were accepted stay. It may be called again.
+func (h *half) shut() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	select {
+	case <-h.done:
+	default:
+		close(h.done)
+	}
+}
+
+// end ends Accept and every connection. It may be called again.
+func (h *half) end() {
+	h.shut()
+	h.mu.Lock()
+	conns := h.conns
+	h.conns = nil
+	h.mu.Unlock()
+	for c := range conns {
+		c.Conn.Close()
+	}
+}
+
+// Addr returns the advertised address.
+func (h *half) Addr() net.Addr { return h.addr }
+
+// callsListener is the half that carries calls. Closing it leaves the connections to those who
+// accepted them.
+type callsListener struct{ *half }
+
+func (l callsListener) Close() error {
+	l.shut()
+	return nil
+}
+
+// layer is the half that carries Raft, as Raft wants it: Raft does not close its connections.
+type layer struct {
+	*half
+	log *slog.Logger
+}
+
+var _ raft.StreamLayer = (*layer)(nil)
+
+// Accept returns the next connection that a peer opened, behind a guard.
+func (l *layer) Accept() (net.Conn, error) {
+	conn, err := l.half.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return newGuard(conn, l.log), nil
+}
+
+// Close ends Accept, dialling and every connection.
+func (l *layer) Close() error {
+	l.end()
+	return nil
+}
+
+// Dial connects to a peer for Raft. It ends when l is closed, as does the connection.
+func (l *layer) Dial(addr raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	var watch sync.WaitGroup
+	defer watch.Wait()
+	defer cancel() // before Wait
+	watch.Go(func() {
+		select {
+		case <-l.done:
+			cancel()
+		case <-ctx.Done():
+		}
+	})
+	conn, err := dial(ctx, string(addr), byteRaft)
+	if err != nil {
+		return nil, err
+	}
+	c := l.hold(conn, true)
+	if c == nil {
+		return nil, net.ErrClosed
+	}
+	return c, nil
+}

@@ -1,0 +1,192 @@
+package cluster
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"rqlited/command"
+	"rqlited/store"
+)
+
+const (
+	// maxTurns is how often a request is tried while this node and the one it takes for the
+	// leader disagree; the pauses between add up to a second and a half, an election.
+	maxTurns  = 5
+	firstTurn = 100 * time.Millisecond // pause, doubled each time
+)
+
+// Local is the part of the store that Router asks first.
+type Local interface {
+	Do(ctx context.Context, req *command.Request) (*command.Response, error)
+	Leader() (store.Server, bool)
+	Remove(ctx context.Context, id string) error
+	Stepdown(ctx context.Context, id string, wait bool) error
+}
+
+// RouterConfig configures a Router. NewRouter copies it.
+type RouterConfig struct {
+	HTTPAddr string       // advertised HTTP address of this node, for ServedBy
+	Logger   *slog.Logger // nil discards
+}
+
+// Router has requests answered by this node, or by the leader if only that can.
+type Router struct {
+	cfg    RouterConfig
+	log    *slog.Logger
+	local  Local
+	client *Client
+	counts routerCounts
+}
+
+// NewRouter returns a Router that asks local first, and other nodes through client.
+func NewRouter(local Local, client *Client, cfg RouterConfig) *Router {
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	return &Router{cfg: cfg, log: cfg.Logger, local: local, client: client}
+}
+
+// Do runs req here, or at the leader if this node may not answer it and req allows it, and says in
+// ServedBy who did. Errors are those of this or the leader's store, and those of Client.Do. Of them
+//   - store.ErrNotLeader: the leader would have to answer, and req.Forward.Never is set;
+//   - store.ErrNoLeader: there is none. Nothing was applied, as with ErrNotLeader.
+func (r *Router) Do(ctx context.Context, req *command.Request) (*command.Response, error) {
+	var resp *command.Response
+	servedBy, err := r.turns(ctx, req.Forward.Never, func(ctx context.Context) error {
+		var err error
+		resp, err = r.local.Do(ctx, req)
+		return err
+	}, func(ctx context.Context, leader string) error {
+		done, failed := r.counts.of(req.Kind)
+		done.Add(1)
+		var err error
+		if resp, err = r.client.Do(ctx, leader, forwarded(req)); err != nil {
+			failed.Add(1)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	resp.ServedBy = servedBy
+	return resp, nil
+}
+
+// forwarded returns req as the leader has to understand it: Auto has been resolved by its being
+// sent there, and releases before 8.25 do not know it.
+func forwarded(req *command.Request) *command.Request {
+	if req.Level != command.Auto {
+		return req
+	}
+	r := *req
+	r.Level = command.Weak
+	return &r
+}
+
+// Remove removes the server id from the cluster. It returns the address of the node that did it,
+// as in ServedBy, and fails as Do does.
+func (r *Router) Remove(ctx context.Context, id string, f command.Forward) (servedBy string, err error) {
+	return r.turns(ctx, f.Never, func(ctx context.Context) error {
+		return r.local.Remove(ctx, id)
+	}, func(ctx context.Context, leader string) error {
+		r.counts.removes.Add(1)
+		return r.client.Remove(ctx, leader, id, Credentials{f.Username, f.Password}, f.Timeout)
+	})
+}
+
+// Stepdown has the leader give up leadership, to the server id unless it is empty. It returns the
+// address of the node that acted, and fails as Do does.
+func (r *Router) Stepdown(ctx context.Context, id string, wait bool, f command.Forward) (servedBy string, err error) {
+	return r.turns(ctx, f.Never, func(ctx context.Context) error {
+		return r.local.Stepdown(ctx, id, wait)
+	}, func(ctx context.Context, leader string) error {
+		r.counts.stepdowns.Add(1)
+		return r.client.Stepdown(ctx, leader, id, wait, Credentials{f.Username, f.Password}, f.Timeout)
+	})
+}
+
+// turns calls here, and if that finds that this node is not the leader, there with the address of
+// the node that is. If that one says that it is not, nothing was done, and both are asked again
+// after a while. It returns the address of the node that answered.
+func (r *Router) turns(ctx context.Context, never bool, here func(context.Context) error,
+	there func(ctx context.Context, leader string) error,
+) (servedBy string, err error) {
+	pause := firstTurn
+	for turn := 1; ; turn++ {
+		err := here(ctx)
+		if !errors.Is(err, store.ErrNotLeader) {
+			return r.cfg.HTTPAddr, err
+		}
+		if never {
+			return "", store.ErrNotLeader
+		}
+		leader, known := r.local.Leader()
+		switch {
+		case !known:
+			return "", store.ErrNoLeader
+		case leader.Addr != r.client.cfg.LocalAddr: // or this node has become it just now
+			if err = there(ctx, leader.Addr); !errors.Is(err, store.ErrNotLeader) {
+				return leader.Addr, err
+			}
+		}
+		if turn == maxTurns {
+			return "", fmt.Errorf("%w: %s is not it", store.ErrNoLeader, leader.Addr)
+		}
+		r.log.Debug("leader not where it was expected, asking again", "leader", leader.Addr, "turn", turn)
+		if err := sleep(ctx, pause); err != nil {
+			return "", err
+		}
+		pause *= 2
+	}
+}
+
+// LeaderAPI returns the base URL of the leader's HTTP API, to redirect clients to. It fails with
+// store.ErrNoLeader if there is no leader, or none that answers.
+func (r *Router) LeaderAPI(ctx context.Context) (string, error) {
+	leader, known := r.local.Leader()
+	if !known {
+		return "", store.ErrNoLeader
+	}
+	m, err := r.client.Meta(ctx, leader.Addr, 0)
+	if err != nil {
+		return "", fmt.Errorf("%w: ask %s: %w", store.ErrNoLeader, leader.Addr, err)
+	}
+	if m.URL == "" {
+		return "", fmt.Errorf("%w: %s has no URL", store.ErrNoLeader, leader.Addr)
+	}
+	return m.URL, nil
+}
+
+// Meta asks the node at addr about itself, as Client.Meta does.
+func (r *Router) Meta(ctx context.Context, addr string, retries int) (Meta, error) {
+	return r.client.Meta(ctx, addr, retries)
+}
+
+// of returns the counters of requests of kind k.
+func (n *routerCounts) of(k command.Kind) (done, failed *atomic.Int64) {
+	switch k {
+	case command.Execute:
+		return &n.executions, &n.executionsFailed
+	case command.Query:
+		return &n.queries, &n.queriesFailed
+	default:
+		return &n.requests, &n.requestsFailed
+	}
+}
+
+// sleep waits for d or for the end of ctx, whose cause it then returns.
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(cmp.Or(d, 1))
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-t.C:
+		return nil
+	}
+}
