@@ -76,7 +76,7 @@ type ReapConfig struct {
 func (c Config) withDefaults() (Config, error) {
 	var errs []error
 	if c.Dir == "" {
-		errs = append(errs, errors.New("Dir is empty"))
+		errs = append(errs, errors.New("data directory is not given"))
 	}
 	if c.NodeID == "" {
 		errs = append(errs, errors.New("NodeID is empty"))
@@ -85,10 +85,10 @@ func (c Config) withDefaults() (Config, error) {
 		errs = append(errs, fmt.Errorf("address %q: %w", c.Addr, err))
 	}
 	if c.Layer == nil {
-		errs = append(errs, errors.New("Layer is nil"))
+		errs = append(errs, errors.New("there is no stream layer"))
 	}
 	if c.BootstrapExpect < 0 {
-		errs = append(errs, fmt.Errorf("BootstrapExpect is %d: must not be negative", c.BootstrapExpect))
+		errs = append(errs, fmt.Errorf("expected number of nodes is %d: must not be negative", c.BootstrapExpect))
 	}
 	if c.Reap.Voter < 0 || c.Reap.ReadOnly < 0 {
 		errs = append(errs, errors.New("a time of Reap is negative"))
