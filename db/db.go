@@ -1,50 +1,237 @@
 package db
 
 import (
-	"context"
 	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
 
-	"rqlited/command"
+	"rqlited/internal/vfs"
 )
 
-type DB struct{}
+// DB is one SQLite database.
+type DB struct {
+	path  string
+	cfg   Config
+	fs    vfs.FS
+	log   *slog.Logger
+	clock clock
 
-type Capture struct{}
+	readers *pool // run queries
+	judges  *pool // say what kind a statement is; their own, so that slow queries can't hold up writes
 
-type Stats struct{}
+	// The goroutine of Apply, Capture and Replace only.
+	writer  *conn
+	entries uint64 // applied since Open
+	loads   loads
 
-var errSkeleton = errors.New("db: not filled in yet")
+	rwPragmas map[string]string // of the writer; immutable
 
-func Open(path string, cfg Config) (*DB, error) { return nil, errSkeleton }
+	// broken is set once the state of the files is not known any more: by a failed fsync or a
+	// replacement that did not come to its end. Nothing is done after that.
+	broken atomic.Pointer[error]
 
-func (d *DB) Head() string { return "" }
-
-func (d *DB) Apply(e *command.Entry) (*command.Response, error) { return nil, errSkeleton }
-
-func (d *DB) Query(ctx context.Context, req *command.Request) (*command.Response, error) {
-	return nil, errSkeleton
+	mu      sync.Mutex
+	main    *mainFile // guarded by mu
+	track   tracker   // guarded by mu
+	capture *Capture  // guarded by mu; the one not yet released
+	closed  bool      // guarded by mu
 }
 
-func (d *DB) Prepare(req *command.Request) (readOnly bool, err error) { return false, errSkeleton }
+// maxJudges bounds the connections that classify statements, which takes each some microseconds.
+const maxJudges = 4
 
-func (d *DB) Capture(head string) (*Capture, error) { return nil, errSkeleton }
+// mainFile is our own descriptor of the main file. It is shared with captures, which may be read
+// after the file has been replaced.
+type mainFile struct {
+	f    vfs.File
+	refs int // guarded by DB.mu
+}
 
-func (d *DB) Replace(image, head string) error { return errSkeleton }
+// Open opens the database at path, in a directory that exists and that no other process uses.
+//
+// Existing files are kept if the marker proves that the main file equals cfg.Head; then Head
+// returns cfg.Head. Otherwise they are deleted, the database is empty, and Head returns "".
+func Open(path string, cfg Config) (*DB, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, fmt.Errorf("open database: %w", err)
+	}
+	d := &DB{path: path, cfg: cfg, fs: cfg.FS, log: cfg.Logger}
+	if err := d.open(); err != nil {
+		return nil, errors.Join(fmt.Errorf("open database %s: %w", path, err), d.Close())
+	}
+	return d, nil
+}
 
-func (d *DB) WithdrawMarker() error { return errSkeleton }
+func (d *DB) open() error {
+	kept, err := keepOrDelete(d.fs, d.path, d.cfg.Head)
+	if err != nil {
+		return err
+	}
+	if kept {
+		d.track.head, d.track.marked = d.cfg.Head, true
+	}
+	if d.clock, err = newClock(); err != nil {
+		return err
+	}
+	d.readers = newPool(d.path, d.cfg, reader, d.cfg.MaxReaders)
+	d.judges = newPool(d.path, d.cfg, classifier, maxJudges)
+	if err := d.openFiles(); err != nil {
+		return err
+	}
+	if d.rwPragmas, err = d.writer.pragmas(); err != nil {
+		return err
+	}
+	d.log.Info("database opened", "path", d.path, "kept", kept, "head", d.track.head)
+	return nil
+}
 
-func (d *DB) WALSize() int64 { return 0 }
+// openFiles opens the writer, and with it creates the main file if there is none, and then our
+// descriptor of the main file.
+func (d *DB) openFiles() error {
+	var err error
+	if d.writer, err = d.openWriter(); err != nil {
+		return err
+	}
+	f, err := d.fs.Open(d.path)
+	if err != nil {
+		return err
+	}
+	d.main = &mainFile{f: f, refs: 1}
+	return nil
+}
 
-func (d *DB) Stats() (Stats, error) { return Stats{}, errSkeleton }
+// openWriter opens the connection that writes. Nothing it does is synced: the main file is synced
+// when a snapshot is acknowledged, the WAL never.
+func (d *DB) openWriter() (*conn, error) {
+	c, err := openConn(d.path, openReadWrite|openCreate, writer, d.clock)
+	if err != nil {
+		return nil, err
+	}
+	err = c.exec("PRAGMA synchronous=OFF; PRAGMA journal_mode=WAL; PRAGMA wal_autocheckpoint=0; " + foreignKeys(d.cfg))
+	if err == nil {
+		var mode string
+		mode, err = c.text("PRAGMA journal_mode")
+		if err == nil && mode != "wal" {
+			err = fmt.Errorf("journal mode is %q, not wal", mode)
+		}
+	}
+	if err != nil {
+		return nil, errors.Join(err, c.close())
+	}
+	return c, nil
+}
 
-func (d *DB) Close() error { return errSkeleton }
+func foreignKeys(cfg Config) string {
+	if cfg.ForeignKeys {
+		return "PRAGMA foreign_keys=ON"
+	}
+	return "PRAGMA foreign_keys=OFF"
+}
 
-func (c *Capture) PageSize() int   { return 0 }
-func (c *Capture) Pages() uint32   { return 0 }
-func (c *Capture) Records() uint32 { return 0 }
-func (c *Capture) Delta() bool     { return false }
+// Head returns the snapshot that everything captured next is compared with; "" means none, so that
+// the next capture is an image.
+func (d *DB) Head() string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.track.head
+}
 
-func (c *Capture) Next(buf []byte) (pgno uint32, err error) { return 0, errSkeleton }
+// WALSize returns the size in bytes of what has been applied since the last capture.
+func (d *DB) WALSize() int64 {
+	info, err := d.fs.Stat(d.path + "-wal")
+	if err != nil {
+		return 0
+	}
+	return info.Size
+}
 
-func (c *Capture) Published(id string) error { return errSkeleton }
-func (c *Capture) Release()                  {}
+// Close interrupts the queries, waits for them, and closes the files. It does not checkpoint. The
+// caller has ended Apply, Capture and Replace before.
+func (d *DB) Close() error {
+	d.mu.Lock()
+	closed := d.closed
+	d.closed = true
+	d.mu.Unlock()
+	if closed {
+		return nil
+	}
+	var errs []error
+	if d.readers != nil {
+		errs = append(errs, d.readers.close(), d.judges.close())
+	}
+	if d.writer != nil {
+		errs = append(errs, d.writer.close())
+	}
+	if d.clock.v != nil {
+		d.clock.free()
+	}
+	errs = append(errs, d.loads.close())
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.main != nil {
+		errs = append(errs, d.dropMain(d.main))
+	}
+	return errors.Join(errs...)
+}
+
+// dropMain gives back a reference to a main file. The caller holds mu.
+func (d *DB) dropMain(m *mainFile) error {
+	if m.refs--; m.refs > 0 {
+		return nil
+	}
+	return m.f.Close()
+}
+
+// failed returns why nothing may be done any more, or nil.
+func (d *DB) failed() error {
+	if err := d.broken.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+// fail makes err final and returns it.
+func (d *DB) fail(err error) error {
+	d.broken.CompareAndSwap(nil, &err)
+	return err
+}
+
+// removeFiles removes the database at path with all its companions.
+func removeFiles(fsys vfs.FS, path string) error {
+	for _, name := range []string{path, path + "-wal", path + "-shm", path + "-journal"} {
+		if err := removeIfExists(fsys, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// removeLitter removes what a crash may have left: uploads and an unfinished marker.
+func removeLitter(fsys vfs.FS, path string) error {
+	dir := filepath.Dir(path)
+	names, err := fsys.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if strings.HasPrefix(name, filepath.Base(path)+loadSuffix) || name == markerName+".tmp" {
+			if err := removeIfExists(fsys, filepath.Join(dir, name)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func removeIfExists(fsys vfs.FS, name string) error {
+	if err := fsys.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}

@@ -1,0 +1,271 @@
+package db
+
+import (
+	"errors"
+	"fmt"
+	"io"
+
+	"rqlited/internal/vfs"
+)
+
+const (
+	// readersGrace is how long a capture waits for readers that keep pages from being moved, and
+	// resetGrace how long for those that only keep the WAL from being started again. Writes wait
+	// meanwhile. In milliseconds.
+	readersGrace = 500
+	resetGrace   = 20
+
+	// captureReadAhead is how much of an image is read at a time, in bytes.
+	captureReadAhead = 1 << 20
+)
+
+// tracker knows how the main file relates to snapshots.
+type tracker struct {
+	// head is the snapshot to which the main file was equal when the pages in pending began to
+	// change; "" if there is none.
+	head string
+
+	// pending are the pages that may differ from head, in the main file or in the WAL up to
+	// walEnd.
+	pending pageSet
+	walEnd  walPos
+
+	marked bool // a marker may exist
+}
+
+// A Capture is the state of the database at one moment, as an image or as the pages that changed
+// since a snapshot. It reads the main file, which does not change before Release; writes go on
+// meanwhile, into the WAL. It is used by one goroutine.
+type Capture struct {
+	d        *DB
+	main     *mainFile
+	pageSize int
+	pages    uint32   // in the database
+	delta    []uint32 // the pages to read, ascending; nil for an image
+	isDelta  bool
+
+	next     int    // how many records have been read
+	ahead    []byte // the part of the main file read last
+	aheadOff int64
+	done     bool // released; guarded by DB.mu
+}
+
+// Capture brings the main file up to date and returns its content: the pages changed since the
+// snapshot head if they are known and few, else all. It is called by the goroutine of Apply.
+//
+// ErrNothingNew means that head holds everything. ErrBusy means that readers are in the way, or a
+// former capture is not yet released, or the log is amid a chunked load; nothing is lost, and a
+// later capture has it all. Any other error is one of this machine, and is final.
+//
+// The order is: withdraw the marker, durably, since the main file is about to differ from what it
+// names; note which pages are in the WAL; only then let SQLite move them.
+func (d *DB) Capture(head string) (*Capture, error) {
+	if err := d.failed(); err != nil {
+		return nil, err
+	}
+	if err := d.dropAbandoned(); err != nil {
+		return nil, err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	switch {
+	case d.closed:
+		return nil, ErrClosed
+	case d.capture != nil, d.loads.open():
+		return nil, ErrBusy
+	}
+	scan, err := scanWAL(d.fs, d.path+"-wal", d.track.walEnd)
+	if err != nil {
+		return nil, d.fail(err)
+	}
+	if scan.pages.n == 0 && d.track.pending.n == 0 && head != "" && d.track.head == head {
+		return nil, ErrNothingNew
+	}
+	if d.track.marked {
+		if err := withdrawMarker(d.fs, d.path); err != nil {
+			return nil, d.fail(err)
+		}
+		d.track.marked = false
+	}
+	d.track.pending.merge(scan.pages)
+	d.track.walEnd = scan.end
+	if err := d.moveWAL(scan); err != nil {
+		if errors.Is(err, ErrBusy) {
+			return nil, err
+		}
+		return nil, d.fail(err)
+	}
+	c, err := d.newCapture(head, scan)
+	if err != nil {
+		return nil, d.fail(err)
+	}
+	d.capture = c
+	c.main.refs++
+	return c, nil
+}
+
+// moveWAL lets SQLite copy the whole WAL into the main file. There are three outcomes: readers kept
+// part of it from being moved, ErrBusy; all was moved and the WAL starts again; or all was moved
+// and the WAL goes on, because somebody still reads it. The last is as good as the second, since
+// walEnd remembers how far the WAL is known.
+func (d *DB) moveWAL(scan walScan) error {
+	frames, moved, busy, err := d.writer.checkpoint(checkpointPassive, 0)
+	if err != nil {
+		return err
+	}
+	if frames != scan.end.frames && !busy {
+		// The pages to be captured are not those that SQLite has moved.
+		return fmt.Errorf("WAL has %d frames by our count, and %d by SQLite's", scan.end.frames, frames)
+	}
+	complete := !busy && moved == frames
+	grace := readersGrace
+	if complete {
+		grace = resetGrace
+	}
+	frames, moved, busy, err = d.writer.checkpoint(checkpointTruncate, grace)
+	if err != nil {
+		return err
+	}
+	complete = complete || !busy || frames >= 0 && moved == frames
+	if !complete {
+		return ErrBusy
+	}
+	return nil
+}
+
+func (d *DB) newCapture(head string, scan walScan) (*Capture, error) {
+	c := &Capture{d: d, main: d.main}
+	size, err := c.main.f.Size()
+	if err != nil {
+		return nil, err
+	}
+	if c.pageSize, err = pageSizeOf(c.main.f); err != nil {
+		return nil, err
+	}
+	c.pages = uint32(size / int64(c.pageSize))
+	if size%int64(c.pageSize) != 0 || scan.dbPages != 0 && scan.dbPages != c.pages {
+		return nil, fmt.Errorf("main file has %d bytes, want %d pages of %d", size, scan.dbPages, c.pageSize)
+	}
+	if head != "" && d.track.head == head && int64(d.track.pending.n) <= int64(c.pages)/2 {
+		c.isDelta = true
+		c.delta = d.track.pending.upTo(c.pages)
+	}
+	return c, nil
+}
+
+// pageSizeOf reads the page size from the header of a database.
+func pageSizeOf(r io.ReaderAt) (int, error) {
+	var h [headerSize]byte
+	if _, err := r.ReadAt(h[:], 0); err != nil {
+		return 0, fmt.Errorf("read header: %w", err)
+	}
+	n := int(h[16])<<8 | int(h[17])
+	if n == 1 {
+		n = walMaxPage
+	}
+	if n < walMinPage || n&(n-1) != 0 {
+		return 0, fmt.Errorf("page size is %d", n)
+	}
+	return n, nil
+}
+
+// PageSize returns the size of a page in bytes.
+func (c *Capture) PageSize() int { return c.pageSize }
+
+// Pages returns the number of pages in the database.
+func (c *Capture) Pages() uint32 { return c.pages }
+
+// Records returns the number of pages that Next returns.
+func (c *Capture) Records() uint32 {
+	if c.isDelta {
+		return uint32(len(c.delta))
+	}
+	return c.pages
+}
+
+// Delta says whether only the changed pages are returned.
+func (c *Capture) Delta() bool { return c.isDelta }
+
+// Next copies the next page into buf, which has room for one, and returns its number. Numbers
+// ascend from 1. At the end it returns io.EOF.
+func (c *Capture) Next(buf []byte) (pgno uint32, err error) {
+	if c.next >= int(c.Records()) {
+		return 0, io.EOF
+	}
+	buf = buf[:c.pageSize]
+	if c.isDelta {
+		pgno = c.delta[c.next]
+		_, err = c.main.f.ReadAt(buf, int64(pgno-1)*int64(c.pageSize))
+	} else {
+		pgno = uint32(c.next) + 1
+		err = c.readAhead(buf, int64(pgno-1)*int64(c.pageSize))
+	}
+	if err != nil {
+		return 0, fmt.Errorf("read page %d: %w", pgno, err)
+	}
+	c.next++
+	return pgno, nil
+}
+
+// readAhead reads at off through a buffer that holds a longer part of the file.
+func (c *Capture) readAhead(buf []byte, off int64) error {
+	if c.ahead == nil || off >= c.aheadOff+int64(len(c.ahead)) {
+		end := int64(c.pages) * int64(c.pageSize)
+		n := min(captureReadAhead, end-off)
+		if c.ahead == nil {
+			c.ahead = make([]byte, n)
+		}
+		c.ahead, c.aheadOff = c.ahead[:n], off
+		if _, err := c.main.f.ReadAt(c.ahead, off); err != nil {
+			return err
+		}
+	}
+	copy(buf, c.ahead[off-c.aheadOff:])
+	return nil
+}
+
+// Published says that the capture is now the snapshot id, durably. The main file equals it, so the
+// next capture can be a delta to it, and after a sync the marker may say so. If the main file has
+// been replaced meanwhile, Published does nothing.
+//
+// After a failed sync of the main file nobody knows what is in it, so the error is final for the
+// whole database. Without a marker the next start has to restore the snapshot: only slower.
+func (c *Capture) Published(id string) error {
+	d := c.d
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if c.done {
+		return errors.New("capture published after its release")
+	}
+	if d.closed || d.main != c.main {
+		return nil
+	}
+	if err := d.failed(); err != nil {
+		return err
+	}
+	d.track.head, d.track.pending = id, pageSet{}
+	if err := vfs.Sync(c.main.f); err != nil { // the pages that the marker will vouch for
+		return d.fail(fmt.Errorf("publish %s: %w", id, err))
+	}
+	d.track.marked = true // even if writing it fails
+	if err := writeMarker(d.fs, d.path, id); err != nil {
+		return fmt.Errorf("mark database as %s: %w", id, err)
+	}
+	return nil
+}
+
+// Release ends the use of the capture. What was not published is part of the next one. Further
+// calls do nothing.
+func (c *Capture) Release() {
+	d := c.d
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if c.done {
+		return
+	}
+	c.done = true
+	d.capture = nil
+	if err := d.dropMain(c.main); err != nil {
+		d.log.Warn("captured file not closed", "err", err) // it was only read
+	}
+}

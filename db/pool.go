@@ -1,0 +1,180 @@
+package db
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+)
+
+// pool hands out connections that only read.
+type pool struct {
+	path  string
+	cfg   Config
+	role  role
+	slots chan struct{} // one element for each connection in use
+
+	// opening is held for reading while a connection is opened, and for writing while the files
+	// under the path are exchanged.
+	opening sync.RWMutex
+
+	mu         sync.Mutex
+	idle       []*pooled            // guarded by mu; the last one used is the first to be used again
+	busy       map[*pooled]struct{} // guarded by mu
+	generation int                  // guarded by mu; of the files
+	closed     bool                 // guarded by mu
+	waits      int64                // guarded by mu; calls of get that had to wait
+	waited     time.Duration        // guarded by mu
+}
+
+type pooled struct {
+	*conn
+	generation int
+}
+
+func newPool(path string, cfg Config, r role, size int) *pool {
+	return &pool{path: path, cfg: cfg, role: r, slots: make(chan struct{}, size), busy: make(map[*pooled]struct{})}
+}
+
+// get returns a connection, which the caller gives back with put.
+func (p *pool) get(ctx context.Context) (*pooled, error) {
+	if err := p.slot(ctx); err != nil {
+		return nil, err
+	}
+	c, err := p.take()
+	if err != nil {
+		<-p.slots
+	}
+	return c, err
+}
+
+func (p *pool) slot(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	select {
+	case p.slots <- struct{}{}:
+		return nil
+	default:
+	}
+	start := time.Now()
+	defer func() {
+		p.mu.Lock()
+		p.waits++
+		p.waited += time.Since(start)
+		p.mu.Unlock()
+	}()
+	select {
+	case p.slots <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// take returns an idle connection or a new one. The caller has a slot.
+func (p *pool) take() (*pooled, error) {
+	p.opening.RLock()
+	defer p.opening.RUnlock()
+	c, generation, err := p.takeIdle()
+	if c != nil || err != nil {
+		return c, err
+	}
+	opened, err := openReader(p.path, p.cfg, p.role)
+	if err != nil {
+		return nil, err
+	}
+	c = &pooled{opened, generation}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return nil, errors.Join(ErrClosed, c.close())
+	}
+	p.busy[c] = struct{}{}
+	return c, nil
+}
+
+func (p *pool) takeIdle() (c *pooled, generation int, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return nil, 0, ErrClosed
+	}
+	if n := len(p.idle); n > 0 {
+		c = p.idle[n-1]
+		p.idle = p.idle[:n-1]
+		p.busy[c] = struct{}{}
+	}
+	return c, p.generation, nil
+}
+
+// openReader opens a connection that reads. It reads once, so that SQLite opens all files now.
+func openReader(path string, cfg Config, r role) (*conn, error) {
+	c, err := openConn(path, openReadOnly, r, clock{})
+	if err != nil {
+		return nil, err
+	}
+	if err := c.exec("PRAGMA query_only=ON; PRAGMA synchronous=OFF; " + foreignKeys(cfg) + "; SELECT 1 FROM sqlite_schema LIMIT 1"); err != nil {
+		return nil, errors.Join(err, c.close())
+	}
+	return c, nil
+}
+
+// put takes a connection back. One with state of a request on it, or of replaced files, is closed.
+func (p *pool) put(c *pooled) error {
+	defer func() { <-p.slots }()
+	var err error
+	if c.inTransaction() {
+		err = c.exec("ROLLBACK")
+	}
+	p.mu.Lock()
+	delete(p.busy, c)
+	reuse := err == nil && !c.tainted && !p.closed && c.generation == p.generation
+	if reuse {
+		c.resume()
+		p.idle = append(p.idle, c)
+	}
+	p.mu.Unlock()
+	if !reuse {
+		err = errors.Join(err, c.close())
+	}
+	return err
+}
+
+// exchange calls f, which exchanges the files, while no connection is opened, and then lets no
+// connection to the old files be used again. Queries under way go on with the old files.
+func (p *pool) exchange(f func() error) error {
+	p.opening.Lock()
+	defer p.opening.Unlock()
+	p.mu.Lock()
+	p.generation++
+	idle := p.idle
+	p.idle = nil
+	p.mu.Unlock()
+	err := closeAll(idle)
+	return errors.Join(err, f())
+}
+
+// close ends the queries and waits for them.
+func (p *pool) close() error {
+	p.mu.Lock()
+	p.closed = true
+	idle := p.idle
+	p.idle = nil
+	for c := range p.busy {
+		c.interrupt()
+	}
+	p.mu.Unlock()
+	for range cap(p.slots) {
+		p.slots <- struct{}{} // each slot is free once
+	}
+	return closeAll(idle)
+}
+
+func closeAll(conns []*pooled) error {
+	var errs []error
+	for _, c := range conns {
+		errs = append(errs, c.close())
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,501 @@
+#include "sqlite.h"
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct sqlite3_context sqlite3_context;
+typedef struct sqlite3_value sqlite3_value;
+
+#define WEAK __attribute__((weak))
+
+WEAK int sqlite3_open_v2(const char *, sqlite3 **, int, const char *);
+WEAK int sqlite3_close_v2(sqlite3 *);
+WEAK int sqlite3_exec(sqlite3 *, const char *, int (*)(void *, int, char **, char **), void *, char **);
+WEAK int sqlite3_prepare_v3(sqlite3 *, const char *, int, unsigned, sqlite3_stmt **, const char **);
+WEAK int sqlite3_finalize(sqlite3_stmt *);
+WEAK int sqlite3_step(sqlite3_stmt *);
+WEAK int sqlite3_reset(sqlite3_stmt *);
+WEAK int sqlite3_clear_bindings(sqlite3_stmt *);
+WEAK int sqlite3_bind_parameter_count(sqlite3_stmt *);
+WEAK int sqlite3_bind_text64(sqlite3_stmt *, int, const char *, uint64_t, void (*)(void *), unsigned char);
+WEAK int sqlite3_bind_blob64(sqlite3_stmt *, int, const void *, uint64_t, void (*)(void *));
+WEAK int sqlite3_stmt_readonly(sqlite3_stmt *);
+WEAK int sqlite3_stmt_isexplain(sqlite3_stmt *);
+WEAK int sqlite3_stmt_status(sqlite3_stmt *, int, int);
+WEAK int sqlite3_column_count(sqlite3_stmt *);
+WEAK const char *sqlite3_column_name(sqlite3_stmt *, int);
+WEAK const char *sqlite3_column_decltype(sqlite3_stmt *, int);
+WEAK const char *sqlite3_column_table_name(sqlite3_stmt *, int);
+WEAK int sqlite3_column_type(sqlite3_stmt *, int);
+WEAK int64_t sqlite3_column_int64(sqlite3_stmt *, int);
+WEAK double sqlite3_column_double(sqlite3_stmt *, int);
+WEAK const unsigned char *sqlite3_column_text(sqlite3_stmt *, int);
+WEAK const void *sqlite3_column_blob(sqlite3_stmt *, int);
+WEAK int sqlite3_column_bytes(sqlite3_stmt *, int);
+WEAK int sqlite3_get_autocommit(sqlite3 *);
+WEAK int64_t sqlite3_last_insert_rowid(sqlite3 *);
+WEAK void sqlite3_set_last_insert_rowid(sqlite3 *, int64_t);
+WEAK int64_t sqlite3_changes64(sqlite3 *);
+WEAK int64_t sqlite3_total_changes64(sqlite3 *);
+WEAK int sqlite3_set_authorizer(sqlite3 *, int (*)(void *, int, const char *, const char *, const char *, const char *), void *);
+WEAK void sqlite3_progress_handler(sqlite3 *, int, int (*)(void *), void *);
+WEAK int sqlite3_busy_timeout(sqlite3 *, int);
+WEAK int sqlite3_db_config(sqlite3 *, int, ...);
+WEAK int sqlite3_extended_result_codes(sqlite3 *, int);
+WEAK int sqlite3_create_function(sqlite3 *, const char *, int, int, void *, void (*)(sqlite3_context *, int, sqlite3_value **),
+	void (*)(sqlite3_context *, int, sqlite3_value **), void (*)(sqlite3_context *));
+WEAK void *sqlite3_user_data(sqlite3_context *);
+WEAK int64_t sqlite3_value_int64(sqlite3_value *);
+WEAK void sqlite3_result_int64(sqlite3_context *, int64_t);
+WEAK void sqlite3_result_blob64(sqlite3_context *, const void *, uint64_t, void (*)(void *));
+WEAK void sqlite3_result_error_toobig(sqlite3_context *);
+WEAK void sqlite3_result_error_nomem(sqlite3_context *);
+WEAK void sqlite3_randomness(int, void *);
+WEAK int sqlite3_limit(sqlite3 *, int, int);
+WEAK void *sqlite3_malloc64(uint64_t);
+WEAK void sqlite3_free(void *);
+WEAK int sqlite3_wal_checkpoint_v2(sqlite3 *, const char *, int, int *, int *);
+WEAK int sqlite3_stricmp(const char *, const char *);
+WEAK int sqlite3_strnicmp(const char *, const char *, int);
+
+// Numbers of sqlite3.h.
+enum {
+	OK = 0, NOMEM = 7, MISUSE = 21, ROW = 100, DONE = 101,
+	DENY = 1, IGNORE = 2,
+	UTF8 = 1, INNOCUOUS = 0x200000, PREPARE_PERSISTENT = 1,
+	TYPE_INTEGER = 1, TYPE_FLOAT = 2, TYPE_TEXT = 3, TYPE_BLOB = 4,
+	STMTSTATUS_REPREPARE = 5, LIMIT_LENGTH = 0,
+	DBCONFIG_NO_CKPT_ON_CLOSE = 1006, DBCONFIG_WRITABLE_SCHEMA = 1011,
+};
+#define TRANSIENT ((void (*)(void *))-1)
+
+const char *db_vfs_name(struct db_vfs *v);
+void db_vfs_begin(struct db_vfs *v, int64_t clock);
+int db_vfs_disk_full(struct db_vfs *v);
+
+// ---- What statements may do ----
+
+static int listed(const char *const *names, const char *name) {
+	for (; *names != NULL; names++) {
+		if (sqlite3_stricmp(*names, name) == 0) {
+			return 1;
+		}
+	}
+	return 0;
+}
+
+// PRAGMAs that take an argument and leave nothing behind on the connection.
+static const char *const stateless[] = {
+	"table_info", "table_xinfo", "table_list", "index_info", "index_xinfo", "index_list", "foreign_key_list",
+	"foreign_key_check", "integrity_check", "quick_check", "user_version", "application_id", "incremental_vacuum", NULL,
+};
+
+// PRAGMAs that may be read and not set. The list that users see is in policy.go; this one
+// also holds for what SQLite runs on its own, such as table-valued PRAGMA functions.
+static const char *const fixed[] = {
+	"journal_mode", "wal_autocheckpoint", "synchronous", "query_only", "locking_mode", "writable_schema",
+	"schema_version", "hard_heap_limit", "soft_heap_limit", "temp_store_directory", "data_store_directory", NULL,
+};
+
+static int deny(db_conn *c, int reason) {
+	c->denied = reason;
+	return DENY;
+}
+
+static int authorize_pragma(db_conn *c, const char *name, const char *arg) {
+	c->seen |= SEEN_PRAGMA;
+	if (sqlite3_stricmp(name, "wal_checkpoint") == 0 || (arg != NULL && listed(fixed, name))) {
+		return deny(c, DENIED_PRAGMA);
+	}
+	if (c->role == ROLE_WRITER && sqlite3_stricmp(name, "optimize") == 0) {
+		return deny(c, DENIED_OPTIMIZE);
+	}
+	if (arg != NULL && !listed(stateless, name)) {
+		c->seen |= SEEN_STATE;
+		if (c->role == ROLE_CLASSIFIER) {
+			return IGNORE; // many take effect as soon as they are prepared
+		}
+	}
+	return OK;
+}
+
+static int authorize(void *p, int action, const char *a, const char *b, const char *schema, const char *trigger) {
+	db_conn *c = p;
+	(void)trigger;
+	if (c->trusted) {
+		return OK;
+	}
+	switch (action) {
+	case 19: // PRAGMA
+		return authorize_pragma(c, a, b);
+	case 24: // ATTACH; VACUUM attaches a file without a name, VACUUM INTO one with
+		if (c->stepping) {
+			return a != NULL && *a == 0 ? OK : deny(c, DENIED_VACUUM_INTO);
+		}
+		return deny(c, DENIED_ATTACH);
+	case 25: // DETACH
+		return deny(c, DENIED_DETACH);
+	case 22: // BEGIN, COMMIT, ROLLBACK
+	case 32: // SAVEPOINT, RELEASE, ROLLBACK TO
+		c->seen |= SEEN_TRANSACTION;
+		return c->role == ROLE_READER && !c->stepping ? deny(c, DENIED_TRANSACTION) : OK;
+	case 3: case 4: case 5: case 6:     // CREATE TEMP INDEX, TABLE, TRIGGER, VIEW
+	case 12: case 13: case 14: case 15: // DROP TEMP …
+		c->seen |= SEEN_STATE;
+		return OK;
+	case 29: // CREATE VIRTUAL TABLE
+		if (schema != NULL && sqlite3_stricmp(schema, "temp") == 0) {
+			c->seen |= SEEN_STATE;
+		}
+		return OK;
+	case 9: case 18: case 23: // DELETE, INSERT, UPDATE
+		// The planner would learn these at the next opening only, which is not at the same time
+		// on all nodes.
+		if (a != NULL && sqlite3_strnicmp(a, "sqlite_stat", 11) == 0) {
+			c->seen |= SEEN_STATE;
+		}
+		return OK;
+	}
+	return OK;
+}
+
+static int progress(void *p) { return __atomic_load_n(&((db_conn *)p)->cancel, __ATOMIC_RELAXED); }
+
+// ---- Functions that must not differ between nodes ----
+
+static uint64_t next_random(db_conn *c) {
+	uint64_t z;
+	if (!c->seeded) {
+		sqlite3_randomness(sizeof z, &z);
+		return z;
+	}
+	z = (c->rng += 0x9e3779b97f4a7c15u); // splitmix64
+	z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+	z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+	return z ^ (z >> 31);
+}
+
+static void fn_random(sqlite3_context *ctx, int n, sqlite3_value **v) {
+	(void)n, (void)v;
+	int64_t r = (int64_t)next_random(sqlite3_user_data(ctx));
+	if (r < 0) {
+		r = -(r & INT64_MAX); // never the smallest integer, whose abs() is an error
+	}
+	sqlite3_result_int64(ctx, r);
+}
+
+static void fn_randomblob(sqlite3_context *ctx, int argc, sqlite3_value **v) {
+	(void)argc;
+	db_conn *c = sqlite3_user_data(ctx);
+	int64_t n = sqlite3_value_int64(v[0]);
+	if (n < 1) {
+		n = 1;
+	}
+	if (n > sqlite3_limit(c->db, LIMIT_LENGTH, -1)) {
+		sqlite3_result_error_toobig(ctx);
+		return;
+	}
+	unsigned char *p = sqlite3_malloc64((uint64_t)n);
+	if (p == NULL) {
+		sqlite3_result_error_nomem(ctx);
+		return;
+	}
+	for (int64_t i = 0; i < n;) {
+		uint64_t r = next_random(c);
+		for (int j = 0; j < 8 && i < n; j++, r >>= 8) {
+			p[i++] = (unsigned char)r;
+		}
+	}
+	sqlite3_result_blob64(ctx, p, (uint64_t)n, sqlite3_free);
+}
+
+static void fn_total_changes(sqlite3_context *ctx, int n, sqlite3_value **v) {
+	(void)n, (void)v;
+	db_conn *c = sqlite3_user_data(ctx);
+	sqlite3_result_int64(ctx, sqlite3_total_changes64(c->db) - c->total_base);
+}
+
+// The built-in functions are replaced under the same flags, so that they stay forbidden where
+// SQLite wants a deterministic function, and allowed in triggers, views and defaults.
+static int replace_functions(db_conn *c) {
+	int rc = sqlite3_create_function(c->db, "random", 0, UTF8 | INNOCUOUS, c, fn_random, NULL, NULL);
+	if (rc == OK) {
+		rc = sqlite3_create_function(c->db, "randomblob", 1, UTF8 | INNOCUOUS, c, fn_randomblob, NULL, NULL);
+	}
+	if (rc == OK) {
+		rc = sqlite3_create_function(c->db, "total_changes", 0, UTF8 | INNOCUOUS, c, fn_total_changes, NULL, NULL);
+	}
+	return rc;
+}
+
+// ---- Connections ----
+
+// db_open opens a connection; *out is set even if it fails, for the error message, unless there
+// is no memory at all.
+int db_open(const char *path, int flags, int role, struct db_vfs *v, db_conn **out) {
+	db_conn *c = calloc(1, sizeof *c);
+	*out = c;
+	if (c == NULL) {
+		return NOMEM;
+	}
+	c->role = role;
+	c->vfs = v;
+	int rc = sqlite3_open_v2(path, &c->db, flags, db_vfs_name(v));
+	if (rc != OK) {
+		return rc;
+	}
+	sqlite3_extended_result_codes(c->db, 1);
+	sqlite3_busy_timeout(c->db, 5000);
+	if ((rc = sqlite3_db_config(c->db, DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL)) != OK) {
+		return rc;
+	}
+	if (role == ROLE_WRITER) {
+		if ((rc = replace_functions(c)) != OK) {
+			return rc;
+		}
+	} else {
+		sqlite3_progress_handler(c->db, 1000, progress, c);
+	}
+	c->autocommit = 1;
+	return sqlite3_set_authorizer(c->db, authorize, c);
+}
+
+int db_close(db_conn *c) {
+	sqlite3_finalize(c->zero);
+	int rc = sqlite3_close_v2(c->db);
+	free(c->buf.p);
+	free(c->meta.p);
+	free(c);
+	return rc;
+}
+
+// db_exec runs SQL of our own.
+int db_exec(db_conn *c, const char *sql) {
+	c->trusted = 1;
+	c->denied = DENIED_NOT;
+	int rc = sqlite3_exec(c->db, sql, NULL, NULL, NULL);
+	c->trusted = 0;
+	c->autocommit = sqlite3_get_autocommit(c->db);
+	return rc;
+}
+
+int db_prepare(db_conn *c, const char *sql, int n) {
+	const char *tail = sql;
+	c->seen = 0;
+	c->denied = DENIED_NOT;
+	int rc = sqlite3_prepare_v3(c->db, sql, n, PREPARE_PERSISTENT, &c->stmt, &tail);
+	c->tail = tail != NULL && tail > sql ? (int)(tail - sql) : n;
+	if (rc == OK && c->stmt != NULL) {
+		c->columns = sqlite3_column_count(c->stmt);
+		c->params = sqlite3_bind_parameter_count(c->stmt);
+		c->readonly = sqlite3_stmt_readonly(c->stmt);
+		c->explain = sqlite3_stmt_isexplain(c->stmt);
+	}
+	return rc;
+}
+
+int db_finalize(db_conn *c, sqlite3_stmt *s) {
+	(void)c;
+	return sqlite3_finalize(s);
+}
+
+static int step(db_conn *c, sqlite3_stmt *s) {
+	c->denied = DENIED_NOT;
+	c->stepping = 1;
+	int rc = sqlite3_step(s);
+	c->stepping = 0;
+	return rc;
+}
+
+static void counters(db_conn *c) {
+	c->autocommit = sqlite3_get_autocommit(c->db);
+	c->rowid = sqlite3_last_insert_rowid(c->db);
+	c->changes = sqlite3_changes64(c->db);
+}
+
+// db_run runs a statement and drops its rows. Resetting it keeps the error message.
+int db_run(db_conn *c, sqlite3_stmt *s, int once) {
+	int rc = step(c, s);
+	while (rc == ROW && !once) {
+		rc = step(c, s);
+	}
+	int denied = c->denied;
+	if (rc == ROW || rc == DONE) {
+		rc = sqlite3_reset(s);
+	} else {
+		sqlite3_reset(s);
+	}
+	c->denied = denied;
+	sqlite3_clear_bindings(s);
+	counters(c);
+	return rc;
+}
+
+int db_reset(sqlite3_stmt *s) {
+	int rc = sqlite3_reset(s);
+	sqlite3_clear_bindings(s);
+	return rc;
+}
+
+// ---- Rows ----
+
+static int reserve(db_buf *b, size_t n) {
+	if (b->cap - b->n >= n) {
+		return OK;
+	}
+	size_t cap = b->cap * 2 > b->n + n ? b->cap * 2 : b->n + n + 4096;
+	unsigned char *p = realloc(b->p, cap);
+	if (p == NULL) {
+		return NOMEM;
+	}
+	b->p = p;
+	b->cap = cap;
+	return OK;
+}
+
+static int put(db_buf *b, int type, const void *p, size_t n, int with_length) {
+	if (reserve(b, n + 5) != OK) {
+		return NOMEM;
+	}
+	b->p[b->n++] = (unsigned char)type;
+	if (with_length) {
+		uint32_t len = (uint32_t)n;
+		memcpy(b->p + b->n, &len, 4);
+		b->n += 4;
+	}
+	if (n > 0) {
+		memcpy(b->p + b->n, p, n);
+		b->n += n;
+	}
+	return OK;
+}
+
+static int put_value(db_buf *b, sqlite3_stmt *s, int i) {
+	int type = sqlite3_column_type(s, i);
+	const void *p;
+	switch (type) {
+	case TYPE_INTEGER: {
+		int64_t v = sqlite3_column_int64(s, i);
+		return put(b, type, &v, 8, 0);
+	}
+	case TYPE_FLOAT: {
+		double v = sqlite3_column_double(s, i);
+		return put(b, type, &v, 8, 0);
+	}
+	case TYPE_TEXT:
+		if ((p = sqlite3_column_text(s, i)) == NULL) {
+			return NOMEM;
+		}
+		return put(b, type, p, (size_t)sqlite3_column_bytes(s, i), 1);
+	case TYPE_BLOB:
+		p = sqlite3_column_blob(s, i); // NULL if empty
+		return put(b, type, p, (size_t)sqlite3_column_bytes(s, i), 1);
+	}
+	return put(b, type, NULL, 0, 0);
+}
+
+// db_rows steps until it has enough rows or bytes and leaves them in buf: ROW means that there are
+// more. A buffer that a huge row has blown up is given back.
+int db_rows(db_conn *c, sqlite3_stmt *s, int max_rows, size_t max_bytes) {
+	int rc = ROW;
+	if (c->buf.cap > 4 * max_bytes) {
+		free(c->buf.p);
+		c->buf.p = NULL;
+		c->buf.cap = 0;
+	}
+	c->buf.n = 0;
+	c->rows = 0;
+	while (c->rows < max_rows && c->buf.n < max_bytes && (rc = step(c, s)) == ROW) {
+		int n = sqlite3_column_count(s);
+		for (int i = 0; i < n; i++) {
+			if (put_value(&c->buf, s, i) != OK) {
+				return NOMEM;
+			}
+		}
+		c->rows++;
+	}
+	c->columns = sqlite3_column_count(s);
+	c->reprepared = (unsigned)sqlite3_stmt_status(s, STMTSTATUS_REPREPARE, 0);
+	counters(c);
+	return rc;
+}
+
+static int put_name(db_buf *b, const char *name) {
+	return name == NULL ? put(b, 0, NULL, 0, 1) : put(b, TYPE_TEXT, name, strlen(name), 1);
+}
+
+// db_columns leaves name, declared type and, if asked for, origin table of each column in meta.
+int db_columns(db_conn *c, sqlite3_stmt *s, int with_table) {
+	c->meta.n = 0;
+	c->columns = sqlite3_column_count(s);
+	for (int i = 0; i < c->columns; i++) {
+		if (put_name(&c->meta, sqlite3_column_name(s, i)) != OK || put_name(&c->meta, sqlite3_column_decltype(s, i)) != OK ||
+			(with_table && put_name(&c->meta, sqlite3_column_table_name(s, i)) != OK)) {
+			return NOMEM;
+		}
+	}
+	return OK;
+}
+
+int db_bind_text(sqlite3_stmt *s, int i, const char *p, size_t n) {
+	return sqlite3_bind_text64(s, i, n == 0 ? "" : p, n, TRANSIENT, UTF8);
+}
+
+int db_bind_blob(sqlite3_stmt *s, int i, const void *p, size_t n) {
+	return sqlite3_bind_blob64(s, i, n == 0 ? "" : p, n, TRANSIENT);
+}
+
+// ---- Entries ----
+
+// zero_changes makes sqlite3_changes return 0. SQLite has no call for that; a DELETE that touches
+// nothing does it, and sqlite_schema is the one table that is always there.
+static int zero_changes(db_conn *c) {
+	if (sqlite3_changes64(c->db) == 0) {
+		return OK;
+	}
+	if (c->zero != NULL) {
+		int rc = sqlite3_step(c->zero); // fails if the schema has changed, since it is prepared anew then
+		sqlite3_reset(c->zero);
+		if (rc == DONE) {
+			return OK;
+		}
+		sqlite3_finalize(c->zero);
+		c->zero = NULL;
+	}
+	c->trusted = 1;
+	int rc = sqlite3_db_config(c->db, DBCONFIG_WRITABLE_SCHEMA, 1, NULL);
+	if (rc == OK) {
+		rc = sqlite3_prepare_v3(c->db, "DELETE FROM main.sqlite_schema WHERE 0", -1, PREPARE_PERSISTENT, &c->zero, NULL);
+	}
+	if (rc == OK) {
+		rc = sqlite3_step(c->zero) == DONE ? OK : MISUSE;
+		sqlite3_reset(c->zero);
+	}
+	int off = sqlite3_db_config(c->db, DBCONFIG_WRITABLE_SCHEMA, 0, NULL);
+	c->trusted = 0;
+	return rc != OK ? rc : off;
+}
+
+// db_begin_entry gives the connection the state that it has on every node when the entry begins.
+int db_begin_entry(db_conn *c, int64_t clock, uint64_t seed) {
+	int rc = zero_changes(c);
+	sqlite3_set_last_insert_rowid(c->db, 0);
+	c->total_base = sqlite3_total_changes64(c->db);
+	c->seeded = seed != 0;
+	c->rng = seed;
+	db_vfs_begin(c->vfs, clock);
+	return rc;
+}
+
+void db_end_entry(db_conn *c) {
+	c->seeded = 0;
+	db_vfs_begin(c->vfs, 0);
+}
+
+int db_disk_full(db_conn *c) { return c->vfs != NULL && db_vfs_disk_full(c->vfs); }
+
+int db_checkpoint(db_conn *c, int mode, int timeout_ms, int *log, int *moved) {
+	sqlite3_busy_timeout(c->db, timeout_ms);
+	int rc = sqlite3_wal_checkpoint_v2(c->db, "main", mode, log, moved);
+	sqlite3_busy_timeout(c->db, 5000);
+	return rc;
+}

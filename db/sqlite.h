@@ -1,0 +1,110 @@
+// The binding to SQLite's C interface. SQLite itself is compiled into the driver's package; what of
+// it is used here is declared here, with the types and numbers of sqlite3.h. The symbols are weak
+// because cgo links each package once by itself, without the others.
+#ifndef RQLITED_SQLITE_H
+#define RQLITED_SQLITE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct sqlite3 sqlite3;
+typedef struct sqlite3_stmt sqlite3_stmt;
+
+// What the authorizer has seen in the text being prepared.
+enum {
+	SEEN_TRANSACTION = 1,  // BEGIN, COMMIT, ROLLBACK, SAVEPOINT, RELEASE
+	SEEN_STATE = 2,        // something that changes later statements on the same connection
+	SEEN_PRAGMA = 4,       // any PRAGMA: may act while it is prepared, so it is never cached
+};
+
+// Why the authorizer has refused a statement.
+enum {
+	DENIED_NOT = 0,
+	DENIED_PRAGMA,
+	DENIED_ATTACH,
+	DENIED_DETACH,
+	DENIED_VACUUM_INTO,
+	DENIED_TRANSACTION,
+	DENIED_OPTIMIZE,
+};
+
+// What a connection is for.
+enum { ROLE_WRITER = 0, ROLE_READER, ROLE_CLASSIFIER };
+
+// A growing buffer: rows or column names on their way to Go.
+typedef struct {
+	unsigned char *p;
+	size_t n, cap;
+} db_buf;
+
+struct db_vfs;
+
+// One connection. It is used by one goroutine at a time, except cancel.
+typedef struct {
+	sqlite3 *db;
+	struct db_vfs *vfs; // clock of the writer; NULL for a reader
+	int role;
+	int trusted;  // our own statements: the authorizer lets everything pass
+	int stepping; // sqlite3_step is running
+	int cancel;   // set by another thread: end the running statement
+
+	unsigned seen; // SEEN_* of the last db_prepare
+	int denied;    // DENIED_* since the last db_prepare or db_step
+
+	int seeded;         // random numbers come from rng, not from the system
+	uint64_t rng;       // state of splitmix64
+	int64_t total_base; // sqlite3_total_changes when the entry began
+	sqlite3_stmt *zero; // sets sqlite3_changes to 0; NULL until needed
+
+	// Results of the calls below.
+	sqlite3_stmt *stmt;
+	int tail; // bytes of the text that db_prepare has consumed
+	int columns, params, readonly, explain;
+	int autocommit;
+	int64_t rowid, changes;
+	int rows;
+	unsigned reprepared;
+	db_buf buf;  // rows
+	db_buf meta; // columns
+} db_conn;
+
+int db_open(const char *path, int flags, int role, struct db_vfs *v, db_conn **out);
+int db_close(db_conn *c);
+int db_exec(db_conn *c, const char *sql);
+int db_prepare(db_conn *c, const char *sql, int n);
+int db_finalize(db_conn *c, sqlite3_stmt *s);
+int db_run(db_conn *c, sqlite3_stmt *s, int once);
+int db_rows(db_conn *c, sqlite3_stmt *s, int max_rows, size_t max_bytes);
+int db_columns(db_conn *c, sqlite3_stmt *s, int with_table);
+int db_reset(sqlite3_stmt *s);
+int db_begin_entry(db_conn *c, int64_t clock, uint64_t seed);
+void db_end_entry(db_conn *c);
+int db_checkpoint(db_conn *c, int mode, int timeout_ms, int *log, int *moved);
+int db_disk_full(db_conn *c);
+int db_bind_text(sqlite3_stmt *s, int i, const char *p, size_t n);
+int db_bind_blob(sqlite3_stmt *s, int i, const void *p, size_t n);
+
+struct db_vfs *db_vfs_new(void);
+void db_vfs_free(struct db_vfs *v);
+
+#pragma weak sqlite3_errmsg
+#pragma weak sqlite3_extended_errcode
+#pragma weak sqlite3_system_errno
+#pragma weak sqlite3_libversion
+#pragma weak sqlite3_bind_int64
+#pragma weak sqlite3_bind_double
+#pragma weak sqlite3_bind_null
+#pragma weak sqlite3_bind_parameter_index
+#pragma weak sqlite3_compileoption_get
+
+const char *sqlite3_errmsg(sqlite3 *);
+int sqlite3_extended_errcode(sqlite3 *);
+int sqlite3_system_errno(sqlite3 *);
+const char *sqlite3_libversion(void);
+int sqlite3_bind_int64(sqlite3_stmt *, int, int64_t);
+int sqlite3_bind_double(sqlite3_stmt *, int, double);
+int sqlite3_bind_null(sqlite3_stmt *, int);
+int sqlite3_bind_parameter_index(sqlite3_stmt *, const char *);
+const char *sqlite3_compileoption_get(int);
+
+#endif
