@@ -176,12 +176,14 @@ func (n *node) stop(ctx context.Context, works bool) error {
 	if err := within(ctx, drainTime, n.api.Shutdown); err != nil {
 		n.log.Warn("requests were cut off", "err", err)
 	}
-	// Peers next: a stream to a slow one would keep Raft from stopping.
-	errs = append(errs, n.service.Close(), n.client.Close(), n.mux.Close())
+	// Peers next: their calls must not find a closed store. The store cuts Raft's connections itself,
+	// so that no stream to a slow peer keeps Raft from stopping; the port outlives it, as Raft takes
+	// the end of the port for a failure.
+	errs = append(errs, n.service.Close(), n.client.Close())
 	if n.store != nil {
 		errs = append(errs, within(ctx, closeTime, n.store.Close))
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, n.mux.Close())...)
 }
 
 // depart leaves the cluster or hands over leadership, as configured. A leader that leaves hands
