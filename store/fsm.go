@@ -144,7 +144,12 @@ func (f *fsm) capture() (*capture, error) {
 	}
 	base := f.baseID()
 	c, err := f.db.Capture(base)
-	if err != nil {
+	switch {
+	case errors.Is(err, db.ErrNothingNew), errors.Is(err, db.ErrBusy), errors.Is(err, db.ErrClosed):
+		return nil, err
+	case err != nil:
+		err = fmt.Errorf("capture database: %w", err)
+		f.failure.set(err) // it is open what the main file holds now
 		return nil, err
 	}
 	return &capture{Capture: c, base: base, begun: time.Now(), closing: f.closing}, nil

@@ -197,7 +197,7 @@ func (r *recovery) restore(ctx context.Context, d *db.DB, id string) (err error)
 	if err := writeImage(ctx, rc, image); err != nil {
 		return err
 	}
-	return d.Replace(image, id)
+	return d.Replace(image, "") // it becomes something else, so no marker may name it
 }
 
 // replay applies the log behind head and returns where it ends.

@@ -126,8 +126,9 @@ func (k *sink) publish() error {
 	id := k.ID()
 	s.fsm.base.Store(&id)
 	s.logs.published(k.index, k.term)
-	// From here on the snapshot stands. What fails now costs the next start a restore.
-	if err := k.capture.Published(id); err != nil {
+	// From here on the snapshot stands. What fails now costs the next start a restore, unless it
+	// is a sync of the main file.
+	if err := s.note(k.capture.Published(id)); err != nil {
 		s.log.Warn("live database not marked as equal to the snapshot", "snapshot", id, "err", err)
 	}
 	return nil
