@@ -148,6 +148,9 @@ func (m *manifest) encode() ([]byte, error) {
 
 // decodeManifest is the inverse of encode, and accepts nothing that encode would not write.
 func decodeManifest(data []byte) (*manifest, error) {
+	if len(data) > maxManifestSize {
+		return nil, errors.New("it is longer than any manifest")
+	}
 	first, body, ok := bytes.Cut(data, []byte("\n"))
 	sum, titled := strings.CutPrefix(string(first), manifestTitle)
 	if !ok || !titled {

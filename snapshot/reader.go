@@ -16,9 +16,6 @@ import (
 	"rqlited/internal/vfs"
 )
 
-// readBuffer is the size in bytes of the pieces in which a reader takes each file of its chain.
-const readBuffer = 64 << 10
-
 // reader streams one snapshot as a complete image. It belongs to one goroutine.
 type reader struct {
 	meta    *raft.SnapshotMeta
@@ -124,7 +121,7 @@ func openSource(fsys vfs.FS, dir string, l *link) (*source, error) {
 	if err != nil {
 		return nil, err
 	}
-	dec, err := newDecoder(bufio.NewReaderSize(f, readBuffer))
+	dec, err := newDecoder(bufio.NewReaderSize(f, l.header().bufferSize(readBuffer)))
 	if err == nil && dec.header != l.header() {
 		err = fmt.Errorf("%w: header is not the one in the manifest", ErrMalformed)
 	}

@@ -98,16 +98,13 @@ func readManifest(fsys vfs.FS, dir string) (*manifest, error) {
 	return m, nil
 }
 
-// readAll reads a file of bounded size.
+// readAll reads a file, or so much of it that it is seen to be too long for a manifest.
 func readAll(f vfs.File) ([]byte, error) {
 	size, err := f.Size()
 	if err != nil {
 		return nil, err
 	}
-	if size > maxManifestSize {
-		return nil, fmt.Errorf("%w: %d bytes are too many", ErrDamaged, size)
-	}
-	data := make([]byte, size)
+	data := make([]byte, min(size, maxManifestSize+1))
 	_, err = io.ReadFull(f, data)
 	return data, err
 }

@@ -86,7 +86,7 @@ func (g *stage) create() error {
 	if err != nil {
 		return err
 	}
-	g.name, g.file, g.w = name, f, bufio.NewWriterSize(f, ioBuffer)
+	g.name, g.file, g.w = name, f, bufio.NewWriterSize(f, g.check.header.bufferSize(ioBuffer))
 	return nil
 }
 

@@ -11,8 +11,14 @@ import (
 	"rqlited/internal/vfs"
 )
 
-// ioBuffer is the size in bytes of the pieces in which files are read and written.
+// ioBuffer is the size in bytes of the pieces in which files are written.
 const ioBuffer = 256 << 10
+
+// readBuffer is the size in bytes of the pieces in which each stream is read.
+const readBuffer = 64 << 10
+
+// bufferSize returns the size of a buffer for a stream, which is no larger than limit.
+func (h Header) bufferSize(limit int) int { return int(min(int64(limit), h.streamSize())) }
 
 // Pages yields the pages of a database, or of a change to it, once.
 type Pages interface {
@@ -34,7 +40,7 @@ func WriteStream(w io.Writer, p Pages) error {
 	}
 	// The parser checks what is written by the same code that will read it.
 	var check parser
-	bw := bufio.NewWriterSize(w, ioBuffer)
+	bw := bufio.NewWriterSize(w, h.bufferSize(ioBuffer))
 	put := func(unit []byte) error {
 		if err := check.accept(unit); err != nil {
 			return err
@@ -126,7 +132,7 @@ func Restore(ctx context.Context, r io.Reader, image vfs.File) (Header, error) {
 	} else if size != 0 {
 		return Header{}, fmt.Errorf("snapshot: file to restore into has %d bytes already", size)
 	}
-	d, err := newDecoder(bufio.NewReaderSize(r, ioBuffer))
+	d, err := newDecoder(bufio.NewReaderSize(r, readBuffer))
 	if err != nil {
 		return Header{}, err
 	}
@@ -134,7 +140,7 @@ func Restore(ctx context.Context, r io.Reader, image vfs.File) (Header, error) {
 		return Header{}, ErrNotImage
 	}
 	// An image has each page once and in order, so its pages, one after the other, are the file.
-	w := bufio.NewWriterSize(image, ioBuffer)
+	w := bufio.NewWriterSize(image, d.header.bufferSize(ioBuffer))
 	for d.records < d.header.Records {
 		if ctx.Err() != nil {
 			return Header{}, context.Cause(ctx)
