@@ -7,8 +7,10 @@ import (
 	"log/slog"
 	"math"
 	"net"
+	"os"
 	"reflect"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/go-msgpack/v2/codec"
@@ -19,7 +21,8 @@ import (
 func pack(t testing.TB, v any) []byte {
 	t.Helper()
 	var buf bytes.Buffer
-	h := &codec.MsgpackHandle{BasicHandle: codec.BasicHandle{TimeNotBuiltin: true}}
+	h := &codec.MsgpackHandle{}
+	h.TimeNotBuiltin = true
 	if err := codec.NewEncoder(&buf, h).Encode(v); err != nil {
 		t.Fatal(err)
 	}
@@ -36,7 +39,8 @@ func rpc(t testing.TB, kind byte, v any, rest ...byte) []byte {
 func edited(t testing.TB, kind byte, v any, edit func(fields map[string]any)) []byte {
 	t.Helper()
 	fields := map[string]any{}
-	h := &codec.MsgpackHandle{BasicHandle: codec.BasicHandle{DecodeOptions: codec.DecodeOptions{MapType: reflect.TypeFor[map[string]any]()}}}
+	h := &codec.MsgpackHandle{}
+	h.MapType = reflect.TypeFor[map[string]any]()
 	if err := codec.NewDecoderBytes(pack(t, v), h).Decode(&fields); err != nil {
 		t.Fatal(err)
 	}
@@ -58,7 +62,7 @@ var (
 
 // appendRequest returns a message with entries of the given data, the first a configuration.
 func appendRequest(data ...[]byte) raft.AppendEntriesRequest {
-	req := raft.AppendEntriesRequest{RPCHeader: header, Term: 3, Leader: []byte("n1"), PrevLogEntry: 6, PrevLogTerm: 2, LeaderCommitIndex: 6}
+	req := raft.AppendEntriesRequest{RPCHeader: header, Term: 3, PrevLogEntry: 6, PrevLogTerm: 2, LeaderCommitIndex: 6}
 	req.Entries = append(req.Entries, &raft.Log{Index: 7, Term: 3, Type: raft.LogConfiguration, Data: configuration, AppendedAt: time.Unix(1, 2)})
 	for i, d := range data {
 		req.Entries = append(req.Entries, &raft.Log{Index: uint64(8 + i), Term: 3, Data: d, Extensions: []byte("x"), AppendedAt: time.Now()})
@@ -86,7 +90,8 @@ func (c *memoryConn) RemoteAddr() net.Addr            { return address("peer") }
 // TestGuardPasses sends what Raft sends: it comes out byte for byte.
 func TestGuardPasses(t *testing.T) {
 	large := bytes.Repeat([]byte("large"), 200<<10)
-	heartbeat := raft.AppendEntriesRequest{RPCHeader: header, Term: 3, Leader: []byte("n1")}
+	heartbeat := raft.AppendEntriesRequest{RPCHeader: header, Term: 3}
+	older := edited(t, raftAppendEntries, heartbeat, func(f map[string]any) { f["Leader"] = []byte("127.0.0.1:4002") })
 	future := edited(t, raftAppendEntries, heartbeat, func(f map[string]any) {
 		f["Unknown"] = map[string]any{"list": []any{1, "two", 3.5, nil, true}, "map": map[string]any{}}
 	})
@@ -95,11 +100,12 @@ func TestGuardPasses(t *testing.T) {
 		"heartbeat":      rpc(t, raftAppendEntries, heartbeat),
 		"entries":        rpc(t, raftAppendEntries, appendRequest([]byte("a"), nil, []byte{})),
 		"large entries":  rpc(t, raftAppendEntries, appendRequest(large, []byte("b"), large)),
-		"vote":           rpc(t, 1, raft.RequestVoteRequest{RPCHeader: header, Term: 4, Candidate: []byte("n1"), LeadershipTransfer: true}),
+		"vote":           rpc(t, 1, raft.RequestVoteRequest{RPCHeader: header, Term: 4, LeadershipTransfer: true}),
 		"snapshot":       rpc(t, raftInstallSnapshot, installation, []byte("bytes")...),
 		"timeout now":    rpc(t, 3, raft.TimeoutNowRequest{RPCHeader: header}),
 		"pre-vote":       rpc(t, 4, raft.RequestPreVoteRequest{RPCHeader: header, Term: 4}),
 		"unknown fields": future,
+		"old fields":     older,
 	}
 	var all []byte
 	for _, stream := range tests {
@@ -210,5 +216,59 @@ func TestGuardMerge(t *testing.T) {
 	stream = append(stream, pack(t, map[string]any{"Data": []byte("no configuration")})...)
 	if _, g := guarded(stream); !errors.Is(g.err, ErrMalformed) {
 		t.Errorf("guard: %v; want %v", g.err, ErrMalformed)
+	}
+}
+
+// TestGuardStall has a peer pause between messages, which it may, and within one.
+func TestGuardStall(t *testing.T) {
+	msg := rpc(t, raftAppendEntries, appendRequest([]byte("a")))
+	snapshot := rpc(t, raftInstallSnapshot, installation)
+	tests := []struct {
+		name         string
+		first, later []byte // sent an hour apart
+		want         int    // bytes that pass
+		err          error
+	}{
+		{"between messages", msg, msg, 2 * len(msg), io.EOF},
+		{"within a message", msg[:1], msg[1:], 0, os.ErrDeadlineExceeded},
+		{"before a snapshot", snapshot, []byte("bytes"), len(snapshot), os.ErrDeadlineExceeded},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ours, theirs := net.Pipe()
+				go func() {
+					defer theirs.Close()
+					if _, err := theirs.Write(tt.first); err != nil {
+						return
+					}
+					time.Sleep(time.Hour)
+					theirs.Write(tt.later)
+				}()
+				g := newGuard(ours, slog.New(slog.DiscardHandler))
+				got, err := io.ReadAll(g)
+				ours.Close()
+				if err == nil {
+					err = io.EOF
+				}
+				if len(got) != tt.want || !errors.Is(err, tt.err) {
+					t.Errorf("%d bytes passed, %v; want %d, %v", len(got), err, tt.want, tt.err)
+				}
+			})
+		})
+	}
+}
+
+func BenchmarkGuard(b *testing.B) {
+	entries := make([][]byte, 63)
+	for i := range entries {
+		entries[i] = bytes.Repeat([]byte("x"), 200)
+	}
+	stream := rpc(b, raftAppendEntries, appendRequest(entries...))
+	b.SetBytes(int64(len(stream)))
+	for b.Loop() {
+		if got, g := guarded(stream); len(got) != len(stream) {
+			b.Fatal(g.err)
+		}
 	}
 }

@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"bufio"
-	"encoding/binary"
 	"fmt"
 	"io"
 )
@@ -48,12 +47,15 @@ func readToken(r *bufio.Reader, out []byte) (token, []byte, error) {
 	}
 	// Of the rest the first byte says how long a number follows, and what it is.
 	form := heads[b-0xc0]
-	var number [8]byte
-	if _, err := io.ReadFull(r, number[8-form.width:]); err != nil {
+	out = append(out, make([]byte, form.width)...)
+	number := out[len(out)-int(form.width):]
+	if _, err := io.ReadFull(r, number); err != nil {
 		return token{}, out, err
 	}
-	out = append(out, number[8-form.width:]...)
-	n := binary.BigEndian.Uint64(number[:])
+	var n uint64
+	for _, digit := range number {
+		n = n<<8 | uint64(digit)
+	}
 	t := token{kind: form.kind}
 	switch form.kind {
 	case kindInt:

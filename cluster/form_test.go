@@ -1,0 +1,358 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"rqlited/store"
+)
+
+// formNode is a node that has members and perhaps a leader, and remembers its bootstrap.
+type formNode struct {
+	mu           sync.Mutex
+	members      []store.Server
+	leader       store.Server
+	bootstrapped []store.Server
+}
+
+func (n *formNode) Servers() ([]store.Server, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.Clone(n.members), nil
+}
+
+func (n *formNode) Leader() (store.Server, bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.leader, n.leader != store.Server{}
+}
+
+func (n *formNode) Bootstrap(_ context.Context, servers []store.Server) error {
+	n.bootstrapped = servers
+	return nil
+}
+
+// change changes the node while somebody else looks at it.
+func (n *formNode) change(f func(n *formNode)) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	f(n)
+}
+
+// formClient records calls, with the time since it was made, and answers them by address.
+type formClient struct {
+	begun time.Time
+	calls []string
+	join  map[string]error // by address; an address that is missing cannot be reached
+}
+
+var errUnreachable = errors.New("connection refused")
+
+func (c *formClient) record(act, addr string) {
+	c.calls = append(c.calls, act+" "+addr+" "+time.Since(c.begun).Truncate(time.Second).String())
+}
+
+func (c *formClient) Join(_ context.Context, addr string, _ store.Server, _ Credentials) (string, error) {
+	c.record("join", addr)
+	if err, ok := c.join[addr]; !ok || err != nil {
+		return "", errors.Join(err, errUnreachable)
+	}
+	return addr, nil
+}
+
+func (c *formClient) Notify(_ context.Context, addr string, _ store.Server, _ Credentials) error {
+	c.record("notify", addr)
+	if _, ok := c.join[addr]; !ok {
+		return errUnreachable
+	}
+	return nil
+}
+
+func (c *formClient) Remove(_ context.Context, addr, id string, _ Credentials, _ time.Duration) error {
+	c.record("remove "+id+" at", addr)
+	return c.join[addr]
+}
+
+var (
+	self  = store.Server{ID: "n1", Addr: "a:1", Voter: true}
+	other = store.Server{ID: "n2", Addr: "b:1", Voter: true}
+)
+
+func formConfig(c *formClient, edit func(*FormConfig)) FormConfig {
+	c.begun = time.Now()
+	cfg := FormConfig{ID: self.ID, Addr: self.Addr, Voter: true, Client: c,
+		probe: func(context.Context, string) bool { return false }}
+	edit(&cfg)
+	return cfg
+}
+
+func join(addrs ...string) func(*FormConfig) {
+	return func(c *FormConfig) { c.Join = addrs }
+}
+
+// TestForm goes through the decision table.
+func TestForm(t *testing.T) {
+	moved := self
+	moved.Addr = "old:1"
+	tests := []struct {
+		name      string
+		edit      func(*FormConfig)
+		members   []store.Server
+		joins     map[string]error
+		want      string // the error; empty is none
+		calls     []string
+		bootstrap []store.Server
+	}{
+		{name: "new", edit: join(), bootstrap: []store.Server{self}},
+		{name: "new, expecting others without being told where", edit: func(c *FormConfig) { c.BootstrapExpect = 3 },
+			bootstrap: []store.Server{self}},
+		{name: "new, without a vote", edit: func(c *FormConfig) { c.Voter = false },
+			want: "cannot create a new non-voting node without joining it to an existing cluster"},
+		{name: "started again", edit: join(), members: []store.Server{self, other}},
+		{name: "join", edit: join("b:1"), joins: map[string]error{"b:1": nil}, calls: []string{"join b:1 0s"}},
+		{name: "join the second", edit: join("c:1", "b:1"), joins: map[string]error{"b:1": nil},
+			calls: []string{"join c:1 0s", "join b:1 0s"}},
+		{name: "join nobody", edit: func(c *FormConfig) { c.Join, c.JoinAttempts = []string{"b:1"}, 2 },
+			want: "failed to join cluster: failed to join cluster", calls: []string{"join b:1 0s", "join b:1 3s"}},
+		{name: "join from a cluster of one", edit: join("b:1"), members: []store.Server{self},
+			want: "node is the only node in a single-node cluster, joining other clusters not supported"},
+		{name: "rejoin", edit: join("b:1"), members: []store.Server{self, other}, joins: map[string]error{"b:1": nil},
+			calls: []string{"join b:1 0s"}},
+		{name: "rejoin without a leader", edit: func(c *FormConfig) { c.Join, c.JoinAttempts = []string{"b:1"}, 2 },
+			members: []store.Server{self, other}, joins: map[string]error{"b:1": store.ErrNotLeader},
+			calls: []string{"join b:1 0s", "join b:1 3s"}},
+		{name: "rejoin at another address", edit: func(c *FormConfig) { c.Join, c.JoinAttempts = []string{"b:1"}, 1 },
+			members: []store.Server{moved, other}, calls: []string{"join b:1 0s"},
+			want: "failed to join cluster: failed to join cluster"},
+		{name: "no identity", edit: func(c *FormConfig) { c.ID = "" }, want: `ID is "" and Addr is "a:1": must not be empty`},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n, c := &formNode{members: tt.members}, &formClient{join: tt.joins}
+				err := Form(t.Context(), formConfig(c, tt.edit), n)
+				if got := textOf(err); got != tt.want {
+					t.Errorf("Form() = %q; want %q", got, tt.want)
+				}
+				if !slices.Equal(c.calls, tt.calls) {
+					t.Errorf("calls %q; want %q", c.calls, tt.calls)
+				}
+				if !slices.Equal(n.bootstrapped, tt.bootstrap) {
+					t.Errorf("bootstrapped %v; want %v", n.bootstrapped, tt.bootstrap)
+				}
+			})
+		})
+	}
+}
+
+func textOf(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}
+
+// TestFormBootstrap has three nodes find each other.
+func TestFormBootstrap(t *testing.T) {
+	three := func(c *FormConfig) {
+		c.Join, c.BootstrapExpect = []string{"a:1", "b:1", "c:1"}, 3
+	}
+	notLeader := map[string]error{"a:1": store.ErrNotLeader, "b:1": store.ErrNotLeader, "c:1": store.ErrNotLeader}
+
+	t.Run("enough nodes", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			n, c := &formNode{}, &formClient{join: notLeader}
+			time.AfterFunc(500*time.Millisecond, func() { n.change(func(n *formNode) { n.leader = other }) })
+			if err := Form(t.Context(), formConfig(c, three), n); err != nil {
+				t.Fatal(err)
+			}
+			want := []string{"join a:1 0s", "join b:1 0s", "join c:1 0s", "notify a:1 0s", "notify b:1 0s", "notify c:1 0s"}
+			if !slices.Equal(c.calls, want) {
+				t.Errorf("calls %q; want %q", c.calls, want)
+			}
+			if took := time.Since(c.begun); took < time.Second || took > 2*time.Second+2*time.Millisecond {
+				t.Errorf("Form() took %s; want a round of one to two seconds", took)
+			}
+		})
+	})
+	t.Run("cluster exists", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			n, c := &formNode{}, &formClient{join: map[string]error{"c:1": nil}}
+			if err := Form(t.Context(), formConfig(c, three), n); err != nil {
+				t.Fatal(err)
+			}
+			if want := []string{"join a:1 0s", "join b:1 0s", "join c:1 0s"}; !slices.Equal(c.calls, want) {
+				t.Errorf("calls %q; want %q", c.calls, want)
+			}
+		})
+	})
+	t.Run("a node is missing", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			n, c := &formNode{}, &formClient{join: map[string]error{"a:1": store.ErrNotLeader}}
+			err := Form(t.Context(), formConfig(c, three), n)
+			if textOf(err) != "boot timeout" || time.Since(c.begun) != 120*time.Second {
+				t.Errorf("Form() = %v after %s; want boot timeout after 2m", err, time.Since(c.begun))
+			}
+			if slices.ContainsFunc(c.calls, func(s string) bool { return strings.HasPrefix(s, "notify c:1") }) {
+				t.Error("notified the third although the second had failed")
+			}
+		})
+	})
+	t.Run("member", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			n, c := &formNode{members: []store.Server{self, other}}, &formClient{join: notLeader}
+			if err := Form(t.Context(), formConfig(c, three), n); err != nil {
+				t.Errorf("Form() = %v; want a member to start", err)
+			}
+			if slices.ContainsFunc(c.calls, func(s string) bool { return strings.HasPrefix(s, "notify") }) {
+				t.Error("a member notified others, as if the cluster did not exist")
+			}
+		})
+	})
+	t.Run("without a vote", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			n, c := &formNode{}, &formClient{join: notLeader}
+			cfg := formConfig(c, three)
+			cfg.Voter, cfg.BootstrapTimeout = false, 10*time.Second
+			if err := Form(t.Context(), cfg, n); textOf(err) != "boot timeout" {
+				t.Errorf("Form() = %v; want boot timeout", err)
+			}
+			if slices.ContainsFunc(c.calls, func(s string) bool { return strings.HasPrefix(s, "notify") }) {
+				t.Error("a node without a vote notified others")
+			}
+		})
+	})
+}
+
+func TestFormCanceled(t *testing.T) {
+	tests := []struct {
+		expect int
+		want   string
+	}{
+		{0, "failed to join cluster: join operation canceled"},
+		{3, "boot canceled"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.want, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+				defer cancel()
+				c := &formClient{}
+				cfg := formConfig(c, func(c *FormConfig) { c.Join, c.BootstrapExpect = []string{"b:1"}, tt.expect })
+				if err := Form(ctx, cfg, &formNode{}); textOf(err) != tt.want {
+					t.Errorf("Form() = %v; want %s", err, tt.want)
+				}
+			})
+		})
+	}
+}
+
+// TestFormProbe asks real listeners whether they speak HTTP.
+func TestFormProbe(t *testing.T) {
+	plain := httptest.NewServer(http.NotFoundHandler())
+	defer plain.Close()
+	encrypted := httptest.NewTLSServer(http.NotFoundHandler())
+	defer encrypted.Close()
+	raftPort, _ := startService(t, &fakeNode{commit: 1}, ServiceConfig{})
+	tests := []struct {
+		name, addr string
+		want       bool
+	}{
+		{"http", plain.Listener.Addr().String(), true},
+		{"https", encrypted.Listener.Addr().String(), true},
+		{"raft", raftPort, false},
+		{"no address", "http://nonsense", false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			c := &formClient{join: map[string]error{tt.addr: nil}}
+			cfg := formConfig(c, join(tt.addr))
+			cfg.probe = nil
+			err := Form(withTimeout(t), cfg, &formNode{})
+			want := ""
+			if tt.want {
+				want = "join address " + tt.addr + " appears to be serving HTTP when it should be Raft"
+			}
+			if textOf(err) != want {
+				t.Errorf("Form() = %q; want %q", textOf(err), want)
+			}
+		})
+	}
+	frame := endFrame(appendCall(beginFrame(nil), &call{typ: callMeta}))
+	if got := say(t, raftPort, frame); len(got) == frameHeader {
+		t.Error("the port that was probed does not answer calls any more")
+	}
+}
+
+// leaveNode is a formNode that can leave.
+type leaveNode struct {
+	formNode
+	acts []string
+	step error // outcome of stepping down; nil makes other the leader
+}
+
+func (n *leaveNode) Remove(_ context.Context, id string) error {
+	n.acts = append(n.acts, "remove "+id)
+	n.members = []store.Server{other}
+	return nil
+}
+
+func (n *leaveNode) Stepdown(context.Context, string, bool) error {
+	n.acts = append(n.acts, "stepdown")
+	if n.step == nil {
+		n.leader = other
+	}
+	return n.step
+}
+
+func TestLeave(t *testing.T) {
+	tests := []struct {
+		name    string
+		members []store.Server
+		leader  store.Server
+		step    error
+		remote  error
+		want    string
+		acts    []string // of the node
+		calls   []string // to others
+	}{
+		{name: "follower", members: []store.Server{self, other}, leader: other, calls: []string{"remove n1 at b:1 0s"}},
+		{name: "leader", members: []store.Server{self, other}, leader: self, acts: []string{"stepdown"},
+			calls: []string{"remove n1 at b:1 0s"}},
+		{name: "leader that cannot step down", members: []store.Server{self, other}, leader: self, step: store.ErrNoPeer,
+			acts: []string{"stepdown", "remove n1"}},
+		{name: "alone", members: []store.Server{self}, leader: self},
+		{name: "no member", members: []store.Server{other}},
+		{name: "no leader", members: []store.Server{self, other}, want: "leave cluster: leaving the cluster took too long"},
+		{name: "refused", members: []store.Server{self, other}, leader: other, remote: store.ErrUnauthorized,
+			want: "leave cluster: store: unauthorized", calls: []string{
+				"remove n1 at b:1 0s", "remove n1 at b:1 0s", "remove n1 at b:1 0s", "remove n1 at b:1 0s", "remove n1 at b:1 1s",
+			}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := &leaveNode{formNode: formNode{members: tt.members, leader: tt.leader}, step: tt.step}
+				c := &formClient{join: map[string]error{other.Addr: tt.remote}}
+				err := Leave(t.Context(), formConfig(c, join()), n)
+				if textOf(err) != tt.want {
+					t.Errorf("Leave() = %v; want %s", err, tt.want)
+				}
+				if !slices.Equal(n.acts, tt.acts) || !slices.Equal(c.calls, tt.calls) {
+					t.Errorf("acts %q, calls %q; want %q and %q", n.acts, c.calls, tt.acts, tt.calls)
+				}
+				if took := time.Since(c.begun); took > leaveTimeout {
+					t.Errorf("Leave() took %s", took)
+				}
+			})
+		})
+	}
+}
