@@ -126,7 +126,17 @@ func (s *Service) request(ctx context.Context, out []byte, c *call, refused erro
 	if err != nil {
 		resp = nil
 	}
-	return command.AppendResponse(out, kind, resp, store.Text(err)), nil
+	return command.AppendResponse(out, kind, resp, requestText(err)), nil
+}
+
+// requestText returns the words for an err of a request. A caller must never take for a refusal
+// what may have been applied, so an unknown outcome is told in words that callers know as one.
+func requestText(err error) string {
+	text := store.Text(err)
+	if errors.Is(err, store.ErrUnknown) && !errors.Is(store.FromText(text), store.ErrUnknown) {
+		return store.Text(store.ErrLeadershipLost)
+	}
+	return text
 }
 
 // act carries out a call that yields no data. It returns the outcome, the error that belongs into

@@ -31,7 +31,7 @@ var (
 		"Peers":              text(maxConfiguration),
 		"PrevLogEntry":       number(func(g *guard) *int64 { return &g.msg.previous }),
 		"PrevLogTerm":        number(nil),
-		"ProtocolVersion":    number(nil),
+		"ProtocolVersion":    number(func(g *guard) *int64 { return &g.msg.protocol }),
 		"Size":               number(func(g *guard) *int64 { return &g.msg.size }),
 		"SnapshotVersion":    number(func(g *guard) *int64 { return &g.msg.snapshotVersion }),
 		"Term":               number(nil),

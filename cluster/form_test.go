@@ -3,6 +3,8 @@ package cluster
 import (
 	"context"
 	"errors"
+	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -259,7 +261,9 @@ func TestFormCanceled(t *testing.T) {
 func TestFormProbe(t *testing.T) {
 	plain := httptest.NewServer(http.NotFoundHandler())
 	defer plain.Close()
-	encrypted := httptest.NewTLSServer(http.NotFoundHandler())
+	encrypted := httptest.NewUnstartedServer(http.NotFoundHandler())
+	encrypted.Config.ErrorLog = log.New(io.Discard, "", 0) // is asked without encryption first
+	encrypted.StartTLS()
 	defer encrypted.Close()
 	raftPort, _ := startService(t, &fakeNode{commit: 1}, ServiceConfig{})
 	tests := []struct {

@@ -84,6 +84,7 @@ type message struct {
 	kind            byte
 	first, entries  int64 // index of the first entry, and their number
 	data            int64 // bytes of all entries
+	protocol        int64
 	previous        int64
 	size            int64
 	snapshotVersion int64
@@ -276,16 +277,29 @@ func (g *guard) skip(t token) error {
 
 // end checks what can only be said at the end of a value.
 func (g *guard) end(s scope) error {
-	switch {
-	case s == scopeEntry:
+	switch s {
+	case scopeEntry:
 		return g.endEntry()
-	case s == scopeMessage && g.msg.kind == raftAppendEntries:
+	case scopeMessage:
+		return g.endMessage()
+	}
+	return nil
+}
+
+func (g *guard) endMessage() error {
+	// No release has ever spoken another version; random bytes that are a message by chance are
+	// told by its absence.
+	if g.msg.protocol != int64(raft.ProtocolVersionMax) {
+		return fmt.Errorf("raft message of protocol version %d: %w", g.msg.protocol, ErrMalformed)
+	}
+	switch g.msg.kind {
+	case raftAppendEntries:
 		// Raft asks its log for the entries up to the last one, and ends the process if one of
 		// them is not there.
 		if g.msg.entries > 0 && g.msg.first != g.msg.previous+1 {
 			return fmt.Errorf("raft message: entry %d follows %d: %w", g.msg.first, g.msg.previous, ErrMalformed)
 		}
-	case s == scopeMessage && g.msg.kind == raftInstallSnapshot:
+	case raftInstallSnapshot:
 		if g.msg.size > maxSnapshot {
 			return fmt.Errorf("snapshot of %d bytes: %w", g.msg.size, ErrTooLarge)
 		}

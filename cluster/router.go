@@ -119,7 +119,7 @@ func (r *Router) turns(ctx context.Context, never bool, here func(context.Contex
 	pause := firstTurn
 	for turn := 1; ; turn++ {
 		err := here(ctx)
-		if !errors.Is(err, store.ErrNotLeader) {
+		if !nothingDone(err) {
 			return r.cfg.HTTPAddr, err
 		}
 		if never {
@@ -130,7 +130,7 @@ func (r *Router) turns(ctx context.Context, never bool, here func(context.Contex
 		case !known:
 			return "", store.ErrNoLeader
 		case leader.Addr != r.client.cfg.LocalAddr: // or this node has become it just now
-			if err = there(ctx, leader.Addr); !errors.Is(err, store.ErrNotLeader) {
+			if err = there(ctx, leader.Addr); !nothingDone(err) {
 				return leader.Addr, err
 			}
 		}
@@ -143,6 +143,11 @@ func (r *Router) turns(ctx context.Context, never bool, here func(context.Contex
 		}
 		pause *= 2
 	}
+}
+
+// nothingDone reports whether err says that a node is not the leader, and did nothing for that.
+func nothingDone(err error) bool {
+	return errors.Is(err, store.ErrNotLeader) && !errors.Is(err, store.ErrUnknown)
 }
 
 // LeaderAPI returns the base URL of the leader's HTTP API, to redirect clients to. It fails with

@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -48,6 +49,7 @@ func TestRouterDo(t *testing.T) {
 		{name: "redirect", local: noLeader, known: true, never: true, want: store.ErrNotLeader},
 		{name: "nobody leads", local: noLeader, want: store.ErrNoLeader},
 		{name: "another error here", local: store.ErrStaleRead, known: true, want: store.ErrStaleRead},
+		{name: "deposed while it waited", local: fmt.Errorf("%w: %w", store.ErrUnknown, noLeader), known: true, want: store.ErrUnknown},
 		{name: "an error there", local: noLeader, known: true, remote: store.ErrLeadershipLost, want: store.ErrLeadershipLost},
 		{name: "refused there", local: noLeader, known: true, remote: store.ErrUnauthorized, want: store.ErrUnauthorized},
 	}

@@ -122,6 +122,9 @@ func (s *Service) serve(ctx, idle context.Context, conn net.Conn) {
 			out, err = s.answer(ctx, out, in)
 		}
 		if err == nil {
+			err = ctx.Err() // a call that was cut short has no answer: its outcome is unknown
+		}
+		if err == nil {
 			err = writeFrame(conn, out, s.cfg.Stall)
 		}
 		if err != nil {

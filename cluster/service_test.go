@@ -5,6 +5,7 @@ import (
 	"compress/gzip"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"slices"
 	"strings"
@@ -96,7 +97,10 @@ func TestServicePermissions(t *testing.T) {
 
 func TestServiceErrors(t *testing.T) {
 	node := &fakeNode{
-		do: func(context.Context, *command.Request) (*command.Response, error) {
+		do: func(_ context.Context, req *command.Request) (*command.Response, error) {
+			if req.Kind == command.Query {
+				return nil, fmt.Errorf("%w: %w", store.ErrUnknown, store.ErrNotOpen)
+			}
 			return nil, store.ErrLeadershipLost
 		},
 		join:     func(string, string, bool) error { return store.ErrNotLeader },
@@ -110,6 +114,7 @@ func TestServiceErrors(t *testing.T) {
 		want outcome
 	}{
 		{callExecute, outcome{err: "leadership lost while committing log"}},
+		{callQuery, outcome{err: "leadership lost while committing log"}}, // of any unknown outcome
 		{callJoin, outcome{err: "not leader", leader: "leader:4002"}},
 		{callNotify, outcome{err: "no such host"}},
 		{callRemove, outcome{err: "not leader"}},
