@@ -48,7 +48,7 @@ type RaftConfig struct {
 	ApplyTimeout time.Duration
 
 	LogLevel         string // of Raft's own messages: DEBUG, INFO, WARN, ERROR or OFF; empty means WARN
-	ShutdownOnRemove bool   // stop when this node is removed from the cluster
+	ShutdownOnRemove bool   // stop when this node, being the leader, is removed from the cluster
 	PreVoteDisabled  bool   // for clusters with members that do not know the pre-vote
 }
 

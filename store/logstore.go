@@ -150,16 +150,6 @@ func (l *logStore) bounds() (first, last uint64, err error) {
 	return first, last, nil
 }
 
-// LastIndex implements raft.LogStore. Behind a snapshot an empty log ends where the snapshot does:
-// Raft takes the difference of the two without a check.
-func (l *logStore) LastIndex() (uint64, error) {
-	_, last, err := l.bounds()
-	if e := l.edge.Load(); err == nil && e != nil {
-		last = max(last, e.index)
-	}
-	return last, err
-}
-
 // GetLog implements raft.LogStore.
 func (l *logStore) GetLog(index uint64, log *raft.Log) error {
 	e := l.edge.Load()

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -21,8 +22,8 @@ func (s *Store) observe(ctx context.Context) error {
 				s.lead.changed.wake()
 			case raft.RaftState:
 				s.lead.changed.wake()
-				if data == raft.Shutdown {
-					s.fail(errors.New("raft has stopped: this node was removed from the cluster"))
+				if s.cfg.Raft.ShutdownOnRemove && data == raft.Follower && s.removed() {
+					s.fail(errRemoved)
 				}
 			case raft.FailedHeartbeatObservation:
 				s.counters.failedHeartbeats.Add(1)
@@ -33,6 +34,17 @@ func (s *Store) observe(ctx context.Context) error {
 			}
 		}
 	}
+}
+
+// errRemoved ends a node that is configured to stop when it is removed.
+var errRemoved = errors.New("store: this node was removed from the cluster")
+
+// removed reports whether there is a cluster, without this node.
+func (s *Store) removed() bool {
+	servers := s.configuration().Servers
+	return len(servers) > 0 && !slices.ContainsFunc(servers, func(sv raft.Server) bool {
+		return string(sv.ID) == s.cfg.NodeID
+	})
 }
 
 // reapDead removes members that have been out of contact for longer than Config.Reap allows.

@@ -228,7 +228,7 @@ func (s *Store) raftConfig(log hclog.Logger, keep bool) *raft.Config {
 	c.ElectionTimeout = s.cfg.Raft.ElectionTimeout
 	c.LeaderLeaseTimeout = s.cfg.Raft.LeaderLeaseTimeout
 	c.CommitTimeout = s.cfg.Raft.CommitTimeout
-	c.ShutdownOnRemove = s.cfg.Raft.ShutdownOnRemove
+	c.ShutdownOnRemove = false // see observe: Raft's end could not be waited for
 	c.PreVoteDisabled = s.cfg.Raft.PreVoteDisabled
 	c.SnapshotThreshold = s.cfg.Snapshot.Threshold
 	c.SnapshotInterval = s.cfg.Snapshot.Interval

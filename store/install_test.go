@@ -1,0 +1,211 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"rqlited/command"
+	"rqlited/snapshot"
+)
+
+// newStray returns a cluster of two that was recovered without its old leader, and that leader,
+// stopped, with entries in its log that the others never had.
+func newStray(t *testing.T, prepare func(stray *node)) (leader, stray *node) {
+	t.Helper()
+	nodes := newCluster(t, 3, nil)
+	stray = waitLeader(t, nodes...)
+	others := without(nodes, stray)
+	stray.exec(t, "CREATE TABLE foo (v TEXT)", "INSERT INTO foo VALUES('a')")
+	for _, n := range others {
+		if err := n.WaitApplied(t.Context(), stray.CommitIndex()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, n := range others {
+		n.close(t)
+	}
+	for i := range 3 {
+		q := fmt.Sprintf("INSERT INTO foo VALUES('ghost%d')", i)
+		if _, err := stray.Do(t.Context(), request(command.Execute, command.Weak, q)); err == nil {
+			t.Fatal("a write without a quorum succeeded")
+		}
+	}
+	if prepare != nil {
+		prepare(stray)
+	}
+	stray.close(t)
+	for _, n := range others {
+		n.writePeers(t, nodes...)
+		n.open(t)
+	}
+	leader = waitLeader(t, others...)
+	leader.exec(t, "INSERT INTO foo VALUES('b')")
+	return leader, stray
+}
+
+// TestInstallBelowSurplus starts a node with surplus log entries, from which the snapshot's own
+// entry has been compacted away. The leader has no log, so it sends its snapshot: once, not for
+// ever.
+func TestInstallBelowSurplus(t *testing.T) {
+	leader, stray := newStray(t, func(n *node) { n.snapshot(t, 1) })
+	stray.open(t)
+	head, _ := stray.snaps.Head()
+	if first, last, err := stray.logs.bounds(); err != nil || first != head.Index+1 || last < first {
+		t.Fatalf("log is %d to %d behind snapshot %s, %v: that is not what this test is for", first, last, head.ID, err)
+	}
+	stray.waitRows(t, "SELECT v FROM foo", "a,b")
+	checkSettled(t, leader, stray)
+}
+
+// TestInstallVoidsLog starts a node whose log goes on behind a snapshot that the leader then
+// replaces by a lower one. Nothing of that log may survive.
+func TestInstallVoidsLog(t *testing.T) {
+	leader, stray := newStray(t, nil)
+	stray.writePeers(t, leader, stray) // makes a snapshot of the surplus
+	stray.open(t)
+	stray.close(t)
+	l := newLog(t, filepath.Join(stray.cfg.Dir, logFile))
+	snaps, err := snapshot.Open(filepath.Join(stray.cfg.Dir, snapshotsDir), snapshot.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	head, _ := snaps.Head()
+	surplus := entries(head.Term, head.Index+1, head.Index+6)
+	for _, e := range surplus {
+		e.Type = raft.LogNoop
+	}
+	if err := errors.Join(l.StoreLogs(surplus), l.bolt.Close(), snaps.Close()); err != nil {
+		t.Fatal(err)
+	}
+	stray.open(t)
+	stray.waitRows(t, "SELECT v FROM foo", "a,b")
+	checkSettled(t, leader, stray)
+	if stray.logs.void() {
+		t.Error("the log is still void")
+	}
+	leader.exec(t, "INSERT INTO foo VALUES('c')")
+	stray.restart(t)
+	stray.waitRows(t, "SELECT v FROM foo", "a,b,c")
+}
+
+// checkSettled makes sure that the leader has sent its snapshot at most once.
+func checkSettled(t *testing.T, leader, follower *node) {
+	t.Helper()
+	for i := range 20 {
+		leader.exec(t, "CREATE TABLE IF NOT EXISTS bar (v INTEGER)", fmt.Sprintf("INSERT INTO bar VALUES(%d)", i))
+	}
+	if err := follower.WaitApplied(t.Context(), leader.CommitIndex()); err != nil {
+		t.Fatal(err)
+	}
+	if n := follower.Counters()["num_restores"]; n > 2 { // one of them at the start
+		t.Errorf("%d snapshots were restored", n)
+	}
+	if err := follower.Ready(); err != nil {
+		t.Errorf("Ready = %v", err)
+	}
+}
+
+// TestCatchUpBySnapshot joins a node when the log has been shortened.
+func TestCatchUpBySnapshot(t *testing.T) {
+	leader := newSingle(t)
+	leader.exec(t, "CREATE TABLE foo (v TEXT)", "INSERT INTO foo VALUES('a')")
+	for range 10 {
+		leader.exec(t, "INSERT INTO foo VALUES('b')")
+	}
+	leader.snapshot(t, 1)
+	n := newNode(t, "n2")
+	n.open(t)
+	if n.HasPeers() || n.Ready() == nil {
+		t.Errorf("a new node: peers %t, Ready = %v", n.HasPeers(), n.Ready())
+	}
+	if err := leader.Join(t.Context(), "n2", n.cfg.Addr, true); err != nil {
+		t.Fatal(err)
+	}
+	want := leader.rows(t, command.Weak, "SELECT count(*) FROM foo")
+	n.waitRows(t, "SELECT count(*) FROM foo", want)
+	eventually(t, "readiness", n.Ready)
+	if got := n.Counters()["num_restores"]; got != 1 {
+		t.Errorf("num_restores = %d; want 1", got)
+	}
+	n.restart(t)
+	n.waitRows(t, "SELECT count(*) FROM foo", want)
+	if got := n.Counters()["num_restores_start_skipped"]; got != 1 {
+		t.Errorf("num_restores_start_skipped = %d; want 1: a restored snapshot needs no second restore", got)
+	}
+}
+
+// install publishes a stream the way Raft does with one from the leader, but does not restore it.
+func (n *node) install(t *testing.T, index, term uint64, stream io.Reader) {
+	t.Helper()
+	k, err := n.snaps.Create(raft.SnapshotVersionMax, index, term, n.configuration(), 1, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.Copy(k, stream); err != nil {
+		t.Fatal(err)
+	}
+	if err := k.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestCaptureDuringInstall takes a snapshot of the old state between the publication of an install
+// and its restore. It must not become the head.
+func TestCaptureDuringInstall(t *testing.T) {
+	n := newSingle(t)
+	n.exec(t, "CREATE TABLE foo (v TEXT)", "INSERT INTO foo VALUES('a')")
+	n.snapshot(t, 0)
+	head, _ := n.snaps.Head()
+	_, rc, err := n.snaps.Open(head.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rc.Close()
+	n.exec(t, "INSERT INTO foo VALUES('b')")
+	n.install(t, head.Index, head.Term, rc)
+	installed, _ := n.snaps.Head()
+	if installed.ID == head.ID {
+		t.Fatal("the install is not the head")
+	}
+	if err := n.Snapshot(t.Context(), 0); err == nil {
+		t.Error("Snapshot of a superseded state succeeded")
+	}
+	if now, _ := n.snaps.Head(); now.ID != installed.ID {
+		t.Errorf("head is %s; want the install %s", now.ID, installed.ID)
+	}
+}
+
+// TestStalledInstall makes sure that a leader that falls silent in the middle of a snapshot does
+// not keep a follower for ever.
+func TestStalledInstall(t *testing.T) {
+	n := newSingle(t)
+	n.snaps.idleLimit = 50 * time.Millisecond
+	c, err := net.Dial("tcp", n.cfg.Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	k, err := n.snaps.Create(raft.SnapshotVersionMax, 1, 1, raft.Configuration{}, 1, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.SetReadDeadline(time.Now().Add(waitFor)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+		t.Errorf("read from the node = %v; want that it closes the connection", err)
+	}
+	if err := k.Cancel(); err != nil {
+		t.Error(err)
+	}
+	if err := n.Ready(); !errors.Is(err, ErrNotReady) {
+		t.Errorf("Ready after a failed install = %v; want ErrNotReady", err)
+	}
+}

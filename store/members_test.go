@@ -1,0 +1,207 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"rqlited/command"
+)
+
+func TestJoin(t *testing.T) {
+	leader := newSingle(t)
+	leader.exec(t, "CREATE TABLE foo (v TEXT)")
+	n := newNode(t, "n2")
+	n.open(t)
+	join := func(id, addr string, voter bool) error { return leader.Join(t.Context(), id, addr, voter) }
+	steps := []struct {
+		name      string
+		id, addr  string
+		voter     bool
+		err       error
+		members   string
+		ignored   int64
+		removed   int64
+		wantVoter bool
+	}{
+		{"new", "n2", n.cfg.Addr, false, nil, "n1 n2", 0, 0, false},
+		{"again", "n2", n.cfg.Addr, false, nil, "n1 n2", 1, 0, false},
+		{"suffrage is not changed", "n2", n.cfg.Addr, true, nil, "n1 n2", 2, 0, false},
+		{"address of another", "n3", n.cfg.Addr, false, ErrAddrInUse, "n1 n2", 2, 0, false},
+		{"address of the leader", "n3", leader.cfg.Addr, true, ErrAddrInUse, "n1 n2", 2, 0, false},
+		{"the leader itself", "n1", leader.cfg.Addr, true, nil, "n1 n2", 3, 0, false},
+		{"moved", "n2", newNode(t, "x").cfg.Addr, false, nil, "n1 n2", 3, 1, false},
+		{"moved back, as a voter", "n2", n.cfg.Addr, true, nil, "n1 n2", 3, 2, true},
+	}
+	for _, st := range steps {
+		t.Run(st.name, func(t *testing.T) {
+			if err := join(st.id, st.addr, st.voter); !errors.Is(err, st.err) {
+				t.Fatalf("Join = %v; want %v", err, st.err)
+			}
+			servers, err := leader.Servers()
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := ""
+			for i, sv := range servers {
+				if i > 0 {
+					got += " "
+				}
+				got += sv.ID
+			}
+			c := leader.Counters()
+			if got != st.members || c["num_ignored_joins"] != st.ignored || c["num_removed_before_joins"] != st.removed {
+				t.Errorf("members %q, ignored %d, removed %d; want %q, %d, %d", got,
+					c["num_ignored_joins"], c["num_removed_before_joins"], st.members, st.ignored, st.removed)
+			}
+			if servers[1].Voter != st.wantVoter {
+				t.Errorf("n2 votes: %t; want %t", servers[1].Voter, st.wantVoter)
+			}
+		})
+	}
+	n.waitRows(t, "SELECT count(*) FROM foo", "0")
+	if err := join("n9", "no-such-host.invalid:1", true); err == nil {
+		t.Error("Join with a host that does not exist succeeded")
+	}
+	if err := n.Join(t.Context(), "n9", "127.0.0.1:9", true); !errors.Is(err, ErrNotLeader) {
+		t.Errorf("Join on a follower = %v; want ErrNotLeader", err)
+	}
+	if err := leader.Remove(t.Context(), "n2"); err != nil {
+		t.Errorf("Remove = %v", err)
+	}
+	if err := leader.Remove(t.Context(), "n2"); err != nil {
+		t.Errorf("Remove of an unknown node = %v", err)
+	}
+	if servers, err := leader.Servers(); err != nil || len(servers) != 1 {
+		t.Errorf("servers are %v, %v", servers, err)
+	}
+}
+
+func TestReadOnlyNode(t *testing.T) {
+	leader := newSingle(t)
+	leader.exec(t, "CREATE TABLE foo (v TEXT)", "INSERT INTO foo VALUES('a')")
+	n := newNode(t, "n2")
+	n.open(t)
+	if err := leader.Join(t.Context(), "n2", n.cfg.Addr, false); err != nil {
+		t.Fatal(err)
+	}
+	n.waitRows(t, "SELECT v FROM foo", "a")
+	if n.Voter() || !leader.Voter() {
+		t.Error("the suffrage is wrong")
+	}
+	if got := n.rows(t, command.Auto, "SELECT v FROM foo"); got != "a" {
+		t.Errorf("read at auto = %q; want a", got)
+	}
+	if err := leader.Stepdown(t.Context(), "n2", true); err == nil {
+		t.Error("the leadership went to a node without a vote")
+	}
+}
+
+func TestNotify(t *testing.T) {
+	var nodes []*node
+	for i := range 3 {
+		n := newNode(t, fmt.Sprintf("n%d", i+1))
+		n.cfg.BootstrapExpect = 3
+		n.open(t)
+		nodes = append(nodes, n)
+	}
+	if err := nodes[0].Notify(t.Context(), "n9", "no-such-host.invalid:1"); err == nil {
+		t.Error("Notify with a host that does not exist succeeded")
+	}
+	for _, to := range nodes {
+		for range 2 { // the second time does not count
+			for _, n := range nodes[:2] {
+				if err := to.Notify(t.Context(), n.cfg.NodeID, n.cfg.Addr); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		if to.HasPeers() {
+			t.Fatal("the cluster was formed by two")
+		}
+	}
+	for _, to := range nodes {
+		if err := to.Notify(t.Context(), "n3", nodes[2].cfg.Addr); err != nil {
+			t.Fatal(err)
+		}
+	}
+	leader := waitLeader(t, nodes...)
+	leader.exec(t, "CREATE TABLE foo (v TEXT)")
+	if servers, err := leader.Servers(); err != nil || len(servers) != 3 {
+		t.Errorf("servers are %v, %v", servers, err)
+	}
+	if err := leader.Notify(t.Context(), "n4", "127.0.0.1:9"); err != nil {
+		t.Errorf("Notify when there is a leader = %v", err)
+	}
+}
+
+func TestStepdown(t *testing.T) {
+	single := newSingle(t)
+	if err := single.Stepdown(t.Context(), "", true); !errors.Is(err, ErrNoPeer) {
+		t.Errorf("Stepdown of a single node = %v; want ErrNoPeer", err)
+	}
+	nodes := newCluster(t, 3, nil)
+	leader := waitLeader(t, nodes...)
+	follower := without(nodes, leader)[0]
+	if err := follower.WaitApplied(t.Context(), leader.CommitIndex()); err != nil {
+		t.Fatal(err)
+	}
+	tests := []struct {
+		name string
+		at   *node
+		id   string
+		wait bool
+		want error
+	}{
+		{"unknown", leader, "nobody", true, ErrNodeNotFound},
+		{"self", leader, leader.cfg.NodeID, true, ErrSelfStepdown},
+		{"follower", follower, "", true, ErrNotLeader},
+		{"follower, no wait", follower, "", false, nil},
+		{"named", leader, follower.cfg.NodeID, true, nil},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			if err := tt.at.Stepdown(t.Context(), tt.id, tt.wait); !errors.Is(err, tt.want) {
+				t.Errorf("Stepdown = %v; want %v", err, tt.want)
+			}
+		})
+	}
+	if got := waitLeader(t, nodes...); got != follower {
+		t.Errorf("leader is %s; want %s", got.cfg.NodeID, follower.cfg.NodeID)
+	}
+}
+
+func TestReap(t *testing.T) {
+	nodes := newCluster(t, 3, func(c *Config) { c.Reap.Voter = 300 * time.Millisecond })
+	leader := waitLeader(t, nodes...)
+	dead := without(nodes, leader)[0]
+	dead.close(t)
+	eventually(t, "the removal of "+dead.cfg.NodeID, func() error {
+		servers, err := leader.Servers()
+		if err == nil && len(servers) != 2 {
+			err = fmt.Errorf("servers are %v", servers)
+		}
+		return err
+	})
+	eventually(t, "the counter", func() error {
+		if n := leader.Counters()["nodes_reaped_ok"]; n != 1 {
+			return fmt.Errorf("nodes_reaped_ok = %d", n)
+		}
+		return nil
+	})
+	leader.exec(t, "CREATE TABLE foo (v TEXT)")
+}
+
+func TestShutdownOnRemove(t *testing.T) {
+	nodes := newCluster(t, 3, func(c *Config) { c.Raft.ShutdownOnRemove = true })
+	leader := waitLeader(t, nodes...)
+	if err := leader.Remove(t.Context(), leader.cfg.NodeID); err != nil && !errors.Is(err, ErrUnknown) {
+		t.Fatal(err)
+	}
+	if err := leader.Wait(); !errors.Is(err, errRemoved) {
+		t.Errorf("Wait of a removed node = %v; want errRemoved", err)
+	}
+	leader.close(t)
+	waitLeader(t, nodes...)
+}
