@@ -118,7 +118,8 @@ func (s guardSource) Read(p []byte) (int, error) {
 }
 
 // Read returns checked bytes. A message that is not in order ends the stream with io.EOF, which
-// Raft takes for a peer that hung up, and is logged here.
+// Raft takes for a peer that hung up, and is logged here. So does closing the connection, which
+// Raft would otherwise report as an error at every shutdown.
 func (g *guard) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
@@ -133,11 +134,14 @@ func (g *guard) Read(p []byte) (int, error) {
 		return n, nil
 	case g.raw > 0 && g.err == nil:
 		return g.pass(p)
-	case errors.Is(g.err, ErrMalformed), errors.Is(g.err, ErrTooLarge):
+	case refused(g.err), errors.Is(g.err, net.ErrClosed):
 		return 0, io.EOF
 	}
 	return 0, g.err
 }
+
+// refused reports whether err says that a message is not in order.
+func refused(err error) bool { return errors.Is(err, ErrMalformed) || errors.Is(err, ErrTooLarge) }
 
 // fill checks the next part of a message, and as much more as has arrived already.
 func (g *guard) fill() {
@@ -149,7 +153,7 @@ func (g *guard) fill() {
 			if g.err == io.EOF && g.open {
 				g.err = io.ErrUnexpectedEOF
 			}
-			if errors.Is(g.err, ErrMalformed) || errors.Is(g.err, ErrTooLarge) {
+			if refused(g.err) {
 				g.log.Warn("raft message refused", "peer", g.RemoteAddr().String(), "err", g.err)
 			}
 			return

@@ -108,7 +108,7 @@ func (n raftNode) waitFor(t *testing.T, data []byte) {
 }
 
 // TestRaftThroughMux runs Raft itself over the port: elections, entries small and large, changes of
-// membership, and a snapshot for a node that comes late.
+// membership, a snapshot for a node that comes late, and leadership for that one.
 func TestRaftThroughMux(t *testing.T) {
 	a, b, c := startRaft(t, "a"), startRaft(t, "b"), startRaft(t, "c")
 	members := raft.Configuration{Servers: []raft.Server{a.server("a"), b.server("b")}}
@@ -150,4 +150,12 @@ func TestRaftThroughMux(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.waitFor(t, last)
+	if err := leader.LeadershipTransferToServer(late.ID, late.Address).Error(); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-c.LeaderCh():
+	case <-time.After(patience):
+		t.Error("leadership was not handed over")
+	}
 }

@@ -3,7 +3,6 @@ package cluster
 import (
 	"cmp"
 	"context"
-	"errors"
 	"log/slog"
 	"net"
 	"sync"
@@ -128,7 +127,7 @@ func (s *Service) serve(ctx, idle context.Context, conn net.Conn) {
 			err = writeFrame(conn, out, s.cfg.Stall)
 		}
 		if err != nil {
-			if errors.Is(err, ErrMalformed) || errors.Is(err, ErrTooLarge) {
+			if refused(err) {
 				s.log.Warn("call refused", "peer", conn.RemoteAddr().String(), "err", err)
 			}
 			return
