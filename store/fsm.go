@@ -38,6 +38,7 @@ type fsm struct {
 	changed    atomic.Uint64 // newest entry that counts as a change of the database
 	restoring  atomic.Bool
 	captureErr atomic.Pointer[error] // of the last Snapshot
+	restoreErr atomic.Pointer[error] // of the last Restore
 
 	installFailures atomic.Int32 // since the last restore
 
@@ -167,6 +168,12 @@ func (f *fsm) baseID() string {
 func (f *fsm) Restore(rc io.ReadCloser) error {
 	f.restoring.Store(true)
 	defer f.restoring.Store(false)
+	err := f.restore(rc)
+	f.restoreErr.Store(&err)
+	return err
+}
+
+func (f *fsm) restore(rc io.ReadCloser) error {
 	if err := f.failure.get(); err != nil {
 		return err
 	}
@@ -193,6 +200,14 @@ func (f *fsm) Restore(rc io.ReadCloser) error {
 	f.counters.restores.Add(1)
 	f.installFailures.Store(0)
 	f.log.Info("snapshot restored", "snapshot", meta.ID, "index", meta.Index, "took", time.Since(start))
+	return nil
+}
+
+// restoreError returns why the last Restore failed; Raft only writes that into its log.
+func (f *fsm) restoreError() error {
+	if err := f.restoreErr.Load(); err != nil {
+		return *err
+	}
 	return nil
 }
 

@@ -226,50 +226,66 @@ func (l *logStore) DeleteRange(first, last uint64) error {
 
 // published notes that a snapshot of this node's own state was published.
 func (l *logStore) published(index, term uint64) {
-	l.edge.Store(&edge{index: index, term: term})
+	if !l.void() {
+		l.edge.Store(&edge{index: index, term: term})
+	}
 }
 
 // install publishes the snapshot id, which the leader sent, and discards the log unless the log
 // contains the snapshot's last entry. A crash between the two is told by the note that is made
 // first: the log is discarded at the next start if the head then is the snapshot named in it.
 func (l *logStore) install(id string, index, term uint64, head snapshot.Head, publish func() error) error {
-	_, last, err := l.bounds()
+	_, top, err := l.bounds()
 	if err != nil {
 		return err
 	}
-	contained := last == 0 || head.Index == index && head.Term == term && head.ID != ""
-	if !contained {
-		var e raft.Log
-		err := l.LogCache.GetLog(index, &e)
-		if err != nil && !errors.Is(err, raft.ErrLogNotFound) {
-			return fmt.Errorf("read %s: entry %d: %w", logFile, index, err)
-		}
-		contained = err == nil && e.Term == term
-	}
-	if contained {
-		if err := publish(); err != nil {
-			return err
-		}
-		l.edge.Store(&edge{index: index, term: term})
-		return nil
-	}
-	if err := l.bolt.Set(keyDiscard, []byte(id)); err != nil {
-		return fmt.Errorf("note in %s: %w", logFile, err)
-	}
-	if err := publish(); err != nil {
-		return err // the note names a snapshot that never is the head
-	}
-	if err := l.finishDiscard(id); err != nil {
-		l.fail(err)
+	discard := false
+	if e := l.edge.Load(); e != nil && e.top > e.index {
+		top = e.top // there is no log, but Raft does not know yet
+	} else if discard, err = l.lacks(index, term, head, top); err != nil {
 		return err
 	}
-	l.lastCommand.Store(index)
+	if discard {
+		if err := l.bolt.Set(keyDiscard, []byte(id)); err != nil {
+			return fmt.Errorf("note in %s: %w", logFile, err)
+		}
+	}
+	void := discard || l.void()
+	if err := publish(); err != nil {
+		return err // a note then names a snapshot that never is the head
+	}
+	if discard {
+		if err := l.finishDiscard(id); err != nil {
+			l.fail(err)
+			return err
+		}
+	}
 	e := &edge{index: index, term: term}
-	if last > index {
-		e.top, e.since = last, time.Now()
+	if void {
+		l.lastCommand.Store(index)
+		if top > index {
+			e.top, e.since = top, time.Now()
+		}
 	}
 	l.edge.Store(e)
 	return nil
+}
+
+// lacks reports whether a log that ends at last does not contain the last entry of a snapshot,
+// neither itself nor in front of it, compacted into head.
+func (l *logStore) lacks(index, term uint64, head snapshot.Head, last uint64) (bool, error) {
+	if last == 0 || head.ID != "" && head.Index == index && head.Term == term {
+		return false, nil
+	}
+	var e raft.Log
+	err := l.LogCache.GetLog(index, &e)
+	if errors.Is(err, raft.ErrLogNotFound) {
+		return true, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("read %s: entry %d: %w", logFile, index, err)
+	}
+	return e.Term != term, nil
 }
 
 // finishDiscard empties the log if the note says that the snapshot head makes it worthless.

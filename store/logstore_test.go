@@ -136,6 +136,16 @@ func TestLogVoid(t *testing.T) {
 	if err := l.StoreLogs(entries(4, 10, 10)); err == nil {
 		t.Error("StoreLogs on a void log succeeded; want an error")
 	}
+	// The leader may send another snapshot before anything else.
+	if err := l.install("id2", 6, 3, snapshot.Head{}, func() error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if term, ok := termAt(t, l, 7); !l.void() || !ok || term != 0 {
+		t.Errorf("after another install: void %t, term of entry 7 = %d, %t; want true, 0", l.void(), term, ok)
+	}
+	if err := l.install("id3", 7, 3, snapshot.Head{}, func() error { return nil }); err != nil {
+		t.Fatal(err)
+	}
 	// What a follower does with entry 8 of term 3: it finds another term, cuts and appends.
 	if err := l.DeleteRange(8, 9); err != nil {
 		t.Fatal(err)

@@ -210,11 +210,11 @@ func (s *Store) startRaft(ctx context.Context, keep bool) error {
 	// A restore at this point may take long, and knows only of closing.
 	stopWatch := context.AfterFunc(ctx, s.beginClose)
 	r, err := raft.NewRaft(s.raftConfig(log, keep), s.fsm, s.logs, s.logs.bolt, s.snaps, trans)
-	if err == nil && !stopWatch() {
-		err = errors.Join(context.Cause(ctx), r.Shutdown().Error())
+	if !stopWatch() && err == nil {
+		err = r.Shutdown().Error()
 	}
-	if err != nil {
-		return errors.Join(err, trans.Close())
+	if err != nil || ctx.Err() != nil {
+		return errors.Join(context.Cause(ctx), err, s.fsm.restoreError(), trans.Close())
 	}
 	s.raft = r
 	s.logs.raft.Store(r)

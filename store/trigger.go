@@ -42,12 +42,6 @@ func (s *Store) Snapshot(ctx context.Context, trailing uint64) error {
 	}
 	s.counters.userSnapshots.Add(1)
 	err := s.takeSnapshot(ctx)
-	if errors.Is(err, errUncovered) && s.raft.State() == raft.Leader {
-		// The newest entry changes the membership. A barrier moves the state machine past it.
-		if err = s.await(ctx, func() raft.Future { return s.raft.Barrier(s.cfg.Raft.ApplyTimeout) }); err == nil {
-			err = s.takeSnapshot(ctx)
-		}
-	}
 	if err != nil && !errors.Is(err, ErrNothingNew) {
 		s.counters.userSnapshotsFailed.Add(1)
 	}
@@ -58,8 +52,20 @@ func (s *Store) Snapshot(ctx context.Context, trailing uint64) error {
 // not passed the newest change of the membership.
 var errUncovered = fmt.Errorf("%w: wait until a change of the membership is covered", ErrBusy)
 
-// takeSnapshot has Raft take a snapshot. Raft passes on the text of an error only.
+// takeSnapshot has Raft take a snapshot.
 func (s *Store) takeSnapshot(ctx context.Context) error {
+	err := s.trySnapshot(ctx)
+	if errors.Is(err, errUncovered) && s.raft.State() == raft.Leader {
+		// A barrier moves the state machine past the change of the membership.
+		if err = s.await(ctx, func() raft.Future { return s.raft.Barrier(s.cfg.Raft.ApplyTimeout) }); err == nil {
+			err = s.trySnapshot(ctx)
+		}
+	}
+	return err
+}
+
+// trySnapshot asks Raft once, which passes on no more than the text of an error.
+func (s *Store) trySnapshot(ctx context.Context) error {
 	before := s.snaps.created.Load()
 	err := s.await(ctx, func() raft.Future { return s.raft.Snapshot() })
 	switch cause := s.fsm.captureErr.Load(); {
