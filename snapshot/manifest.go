@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -176,7 +175,7 @@ func decodeManifest(data []byte) (*manifest, error) {
 
 // validate checks all that must hold between the fields.
 func (m *manifest) validate() error {
-	var files, ids []string
+	taken := map[string]bool{} // files and ids, which cannot be mistaken for each other
 	for i := range m.Chain {
 		l := &m.Chain[i]
 		if err := l.validate(m.Next); err != nil {
@@ -185,10 +184,10 @@ func (m *manifest) validate() error {
 		if l.delta() != (i > 0) {
 			return fmt.Errorf("file %q cannot be number %d of a chain", l.File, i+1)
 		}
-		if slices.Contains(files, l.File) || slices.Contains(ids, l.ID) {
+		if taken[l.File] || taken[l.ID] {
 			return fmt.Errorf("file %q: it or its id %q is named twice", l.File, l.ID)
 		}
-		files, ids = append(files, l.File), append(ids, l.ID)
+		taken[l.File], taken[l.ID] = true, true
 		if i == 0 {
 			continue
 		}
