@@ -47,9 +47,10 @@ func newNode(t *testing.T, id string) *node {
 		NodeID: id,
 		Addr:   ln.Addr().String(),
 		Raft: RaftConfig{
-			HeartbeatTimeout:   150 * time.Millisecond,
-			ElectionTimeout:    150 * time.Millisecond,
-			LeaderLeaseTimeout: 100 * time.Millisecond,
+			// Long enough to keep a leader on a busy machine.
+			HeartbeatTimeout:   500 * time.Millisecond,
+			ElectionTimeout:    500 * time.Millisecond,
+			LeaderLeaseTimeout: 400 * time.Millisecond,
 			CommitTimeout:      5 * time.Millisecond,
 			LogLevel:           "DEBUG",
 		},
@@ -121,10 +122,13 @@ func (n *node) restart(t *testing.T) {
 
 func (n *node) server() Server { return Server{n.cfg.NodeID, n.cfg.Addr, true} }
 
-// newSingle returns a running node that leads a cluster of one.
+// newSingle returns a running node that leads a cluster of one, and has nobody to lose that to.
 func newSingle(t *testing.T) *node {
 	t.Helper()
 	n := newNode(t, "n1")
+	n.cfg.Raft.HeartbeatTimeout = 50 * time.Millisecond
+	n.cfg.Raft.ElectionTimeout = 50 * time.Millisecond
+	n.cfg.Raft.LeaderLeaseTimeout = 50 * time.Millisecond
 	n.open(t)
 	if err := n.Bootstrap(t.Context(), []Server{n.server()}); err != nil {
 		t.Fatal(err)

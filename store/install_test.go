@@ -114,7 +114,7 @@ func checkSettled(t *testing.T, leader, follower *node) {
 
 // TestCatchUpBySnapshot joins a node when the log has been shortened.
 func TestCatchUpBySnapshot(t *testing.T) {
-	leader := newSingle(t)
+	leader := newCluster(t, 1, nil)[0]
 	leader.exec(t, "CREATE TABLE foo (v TEXT)", "INSERT INTO foo VALUES('a')")
 	for range 10 {
 		leader.exec(t, "INSERT INTO foo VALUES('b')")

@@ -10,7 +10,7 @@ import (
 )
 
 func TestJoin(t *testing.T) {
-	leader := newSingle(t)
+	leader := newCluster(t, 1, nil)[0]
 	leader.exec(t, "CREATE TABLE foo (v TEXT)")
 	n := newNode(t, "n2")
 	n.open(t)
@@ -79,7 +79,7 @@ func TestJoin(t *testing.T) {
 }
 
 func TestReadOnlyNode(t *testing.T) {
-	leader := newSingle(t)
+	leader := newCluster(t, 1, nil)[0]
 	leader.exec(t, "CREATE TABLE foo (v TEXT)", "INSERT INTO foo VALUES('a')")
 	n := newNode(t, "n2")
 	n.open(t)
@@ -173,7 +173,7 @@ func TestStepdown(t *testing.T) {
 }
 
 func TestReap(t *testing.T) {
-	nodes := newCluster(t, 3, func(c *Config) { c.Reap.Voter = 300 * time.Millisecond })
+	nodes := newCluster(t, 3, func(c *Config) { c.Reap.Voter = time.Second })
 	leader := waitLeader(t, nodes...)
 	dead := without(nodes, leader)[0]
 	dead.close(t)

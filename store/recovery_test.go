@@ -198,7 +198,7 @@ func TestRecoveryEmpty(t *testing.T) {
 
 // TestRecoveryEmptyJoinsData gives one membership to a node with data and to new ones.
 func TestRecoveryEmptyJoinsData(t *testing.T) {
-	n := newSingle(t)
+	n := newCluster(t, 1, nil)[0]
 	n.exec(t, "CREATE TABLE foo (v TEXT)", "INSERT INTO foo VALUES('a')")
 	n.close(t)
 	nodes := []*node{n, newNode(t, "n2"), newNode(t, "n3")}
