@@ -37,7 +37,7 @@ func (c *snapshotCounters) snapshot(err error, cp *capture) {
 	}
 	c.taken.Add(1)
 	c.persistTime.Add(time.Since(cp.begun).Milliseconds())
-	if cp.Delta() {
+	if cp.source.Header().Delta {
 		c.deltas.Add(1)
 	} else {
 		c.images.Add(1)

@@ -42,10 +42,20 @@ type fsm struct {
 
 	installFailures atomic.Int32 // since the last restore
 
-	// base is the snapshot that the database descends from; nil if there is none. A capture is
-	// made against it, not against the newest one in the snapshot store: between the publication
-	// of an install and its restore they differ, and such a capture must not be published.
-	base atomic.Pointer[string]
+	base atomic.Pointer[base] // never nil
+	head func() (snapshot.Head, bool)
+
+	// idleEntries is the number of entries that changed nothing after which the log is worth
+	// shortening nevertheless.
+	idleEntries uint64
+}
+
+// base is the snapshot that the database descends from. A capture is made against it, not against
+// the newest one in the snapshot store: between the publication of an install and its restore they
+// differ, and such a capture must not be published. Immutable.
+type base struct {
+	id    string // "" if there is none
+	known string // the snapshot of the same content that db knows
 }
 
 // Apply implements raft.FSM. An error of this machine latches the failure: nothing is applied
@@ -143,24 +153,34 @@ func (f *fsm) capture() (*capture, error) {
 	if err := f.failure.get(); err != nil {
 		return nil, err
 	}
-	base := f.baseID()
-	c, err := f.db.Capture(base)
+	b := f.base.Load()
+	c, err := f.db.Capture(b.known)
 	switch {
-	case errors.Is(err, db.ErrNothingNew), errors.Is(err, db.ErrBusy), errors.Is(err, db.ErrClosed):
+	case errors.Is(err, db.ErrNothingNew):
+		return f.emptyCapture(b, err)
+	case errors.Is(err, db.ErrBusy), errors.Is(err, db.ErrClosed):
 		return nil, err
 	case err != nil:
 		err = fmt.Errorf("capture database: %w", err)
 		f.failure.set(err) // it is open what the main file holds now
 		return nil, err
 	}
-	return &capture{Capture: c, base: base, begun: time.Now(), closing: f.closing}, nil
+	return newCapture(c, b.id, f.closing), nil
 }
 
-func (f *fsm) baseID() string {
-	if id := f.base.Load(); id != nil {
-		return *id
+// emptyCapture returns a delta without pages if there are many entries that changed nothing, such
+// as reads and failed writes. They would fill the log for ever.
+func (f *fsm) emptyCapture(b *base, nothingNew error) (*capture, error) {
+	head, ok := f.head()
+	if !ok || head.ID != b.id || f.progress.index() < head.Index+f.idleEntries {
+		return nil, nothingNew
 	}
-	return ""
+	return &capture{
+		source: noPages{snapshot.Header{PageSize: head.PageSize, Pages: head.Pages, Delta: true}},
+		base:   b.id,
+		known:  b.known,
+		begun:  time.Now(),
+	}, nil
 }
 
 // Restore implements raft.FSM. Up to db.Replace an error leaves the old state in place; Raft
@@ -194,7 +214,7 @@ func (f *fsm) restore(rc io.ReadCloser) error {
 		f.failure.set(err) // what the files hold now is known only after a restart
 		return err
 	}
-	f.base.Store(&meta.ID)
+	f.base.Store(&base{meta.ID, meta.ID})
 	f.changed.Store(meta.Index)
 	f.progress.publish(applied{index: meta.Index, term: meta.Term, at: time.Now()})
 	f.counters.restores.Add(1)

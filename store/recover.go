@@ -256,7 +256,7 @@ func (r *recovery) write(d *db.DB, peers raft.Configuration, index, term uint64)
 	if err != nil {
 		return fmt.Errorf("create snapshot: %w", err)
 	}
-	if err := snapshot.WriteStream(k, pages{&capture{Capture: c}}); err != nil {
+	if err := snapshot.WriteStream(k, pages{c, nil}); err != nil {
 		return errors.Join(fmt.Errorf("write snapshot: %w", err), k.Cancel())
 	}
 	if err := k.Close(); err != nil {

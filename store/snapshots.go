@@ -119,16 +119,20 @@ func (k *sink) Close() error {
 func (k *sink) publish() error {
 	s := k.store
 	s.turn.Lock()
-	k.capture.release = s.turn.Unlock
+	k.capture.endTurn = s.turn.Unlock
 	if err := k.Sink.Close(); err != nil {
 		return err
 	}
 	id := k.ID()
-	s.fsm.base.Store(&id)
+	if k.capture.db == nil {
+		s.fsm.base.Store(&base{id, k.capture.known})
+	} else {
+		s.fsm.base.Store(&base{id, id})
+	}
 	s.logs.published(k.index, k.term)
 	// From here on the snapshot stands. What fails now costs the next start a restore, unless it
 	// is a sync of the main file.
-	if err := s.note(k.capture.Published(id)); err != nil {
+	if err := s.note(k.capture.published(id)); err != nil {
 		s.log.Warn("live database not marked as equal to the snapshot", "snapshot", id, "err", err)
 	}
 	return nil
@@ -143,13 +147,18 @@ func (k *sink) install() error {
 	return s.logs.install(k.ID(), k.index, k.term, head, k.Sink.Close)
 }
 
-// capture is a raft.FSMSnapshot.
+// capture is a raft.FSMSnapshot: the state of the database, or that it has not changed.
 type capture struct {
-	*db.Capture
+	source  snapshot.Pages
+	db      *db.Capture // nil if there are no pages
 	base    string
+	known   string // without pages: how db knows the base
 	begun   time.Time
-	closing <-chan struct{}
-	release func() // gives back the turn; nil if it was not taken
+	endTurn func() // nil if the turn was not taken
+}
+
+func newCapture(c *db.Capture, base string, closing <-chan struct{}) *capture {
+	return &capture{source: pages{c, closing}, db: c, base: base, begun: time.Now()}
 }
 
 // Persist implements raft.FSMSnapshot.
@@ -161,34 +170,47 @@ func (c *capture) Persist(rs raft.SnapshotSink) error {
 	k.capture = c
 	k.idle.Stop()
 	k.Local(c.base)
-	return snapshot.WriteStream(k, pages{c})
+	return snapshot.WriteStream(k, c.source)
+}
+
+func (c *capture) published(id string) error {
+	if c.db == nil {
+		return nil
+	}
+	return c.db.Published(id)
 }
 
 // Release implements raft.FSMSnapshot.
 func (c *capture) Release() {
-	c.Capture.Release()
-	if c.release != nil {
-		c.release()
+	if c.db != nil {
+		c.db.Release()
+	}
+	if c.endTurn != nil {
+		c.endTurn()
 	}
 }
 
 // pages presents a capture as the snapshot package wants it.
-type pages struct{ c *capture }
+type pages struct {
+	*db.Capture
+	closing <-chan struct{}
+}
 
 func (p pages) Header() snapshot.Header {
-	return snapshot.Header{
-		PageSize: p.c.PageSize(),
-		Pages:    p.c.Pages(),
-		Records:  p.c.Records(),
-		Delta:    p.c.Delta(),
-	}
+	return snapshot.Header{PageSize: p.PageSize(), Pages: p.Pages(), Records: p.Records(), Delta: p.Delta()}
 }
 
 func (p pages) Next(buf []byte) (uint32, error) {
 	select {
-	case <-p.c.closing:
+	case <-p.closing:
 		return 0, ErrNotOpen
 	default:
-		return p.c.Next(buf)
+		return p.Capture.Next(buf)
 	}
 }
+
+// noPages is a change of nothing.
+type noPages struct{ h snapshot.Header }
+
+func (p noPages) Header() snapshot.Header     { return p.h }
+func (p noPages) Next([]byte) (uint32, error) { return 0, io.EOF }

@@ -190,9 +190,12 @@ func (s *Store) buildFSM(head snapshot.Head) {
 		progress: newProgress(s.failure, s.closing),
 		reads:    newReadRegistry(),
 		counters: s.counters,
+
+		head:        s.snaps.Head,
+		idleEntries: s.cfg.Snapshot.Threshold,
 	}
+	s.fsm.base.Store(&base{head.ID, head.ID})
 	if head.ID != "" {
-		s.fsm.base.Store(&head.ID)
 		s.fsm.changed.Store(head.Index)
 		s.fsm.progress.publish(applied{index: head.Index, term: head.Term, at: time.Now()})
 	}

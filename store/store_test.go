@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -153,6 +154,51 @@ func TestSnapshotNothingNew(t *testing.T) {
 	n.rows(t, command.Strong, "SELECT 1") // an entry that changes nothing
 	if err := n.Snapshot(t.Context(), 0); !errors.Is(err, ErrNothingNew) {
 		t.Errorf("Snapshot after a strong read = %v; want ErrNothingNew", err)
+	}
+}
+
+// TestIdleLog fills the log with entries that change nothing. It must be shortened all the same,
+// and the increment after that must be right.
+func TestIdleLog(t *testing.T) {
+	n := newNode(t, "n1")
+	n.cfg.Snapshot.Threshold = 8
+	n.cfg.Snapshot.Interval = 10 * time.Millisecond
+	n.open(t)
+	if err := n.Bootstrap(t.Context(), []Server{n.server()}); err != nil {
+		t.Fatal(err)
+	}
+	waitLeader(t, n)
+	n.exec(t, "CREATE TABLE foo (v TEXT)", "INSERT INTO foo VALUES(hex(zeroblob(20000)))", "CREATE TABLE bar (v TEXT)")
+	for range 2 {
+		first, _, err := n.logs.bounds()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 30 {
+			n.exec(t, "DELETE FROM bar WHERE v='x'")
+			n.rows(t, command.Strong, "SELECT 1")
+		}
+		eventually(t, "a shorter log", func() error {
+			if now, _, err := n.logs.bounds(); err != nil || now <= first+30 {
+				return fmt.Errorf("log begins at %d, %w", now, errors.Join(err, errors.New("too long")))
+			}
+			return nil
+		})
+	}
+	if images := n.Counters()["num_snapshots_full"]; images != 1 {
+		t.Errorf("%d images; want 1: nothing has changed since", images)
+	}
+	n.exec(t, "INSERT INTO bar VALUES('a')")
+	eventually(t, "an increment", func() error {
+		if err := n.Snapshot(t.Context(), 1); err != nil && !errors.Is(err, ErrNothingNew) {
+			return err
+		}
+		return nil
+	})
+	fullRestart(t, n)
+	waitLeader(t, n)
+	if got := n.rows(t, command.Weak, "SELECT (SELECT v FROM bar), (SELECT length(v) FROM foo)"); got != "a 40000" {
+		t.Errorf("rows after a full restore = %q", got)
 	}
 }
 
