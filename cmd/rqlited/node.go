@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"path/filepath"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -136,6 +137,11 @@ func (n *node) answer(g *errgroup.Group, web net.Listener) {
 // open opens the store and makes the node a member of its cluster.
 func (n *node) open(ctx context.Context, g *errgroup.Group) error {
 	cfg := n.cfg.store
+	dir, err := filepath.Abs(cfg.Dir) // so that messages say where it is
+	if err != nil {
+		return err
+	}
+	cfg.Dir = dir
 	cfg.Addr = n.cfg.raft.public()
 	cfg.Layer = n.mux.Layer()
 	cfg.Logger = n.log
