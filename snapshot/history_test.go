@@ -92,7 +92,7 @@ func TestReaderStability(t *testing.T) {
 				_, err = io.ReadFull(rc, got)
 				must(t, err)
 
-				head = mustPublish(t, s, snap{index: 3, term: 1, content: three, parent: &two, head: head})
+				mustPublish(t, s, snap{index: 3, term: 1, content: three, parent: &two, head: head})
 				must(t, s.Compact(context.Background()))
 				mustPublish(t, s, snap{index: 1, term: 1, content: one, install: true})
 				must(t, s.Verify(context.Background()))

@@ -218,6 +218,7 @@ func (m *model) crash(r *rapid.T) {
 	switch {
 	case err == nil:
 		allowed = []published{{k.ID(), n.content}}
+	case k == nil: // the power went, during a compaction perhaps, before there was anything to publish
 	case errors.Is(err, vfs.ErrUncertain):
 		allowed = append(allowed, published{k.ID(), n.content})
 	case !errors.Is(err, crashfs.ErrPowerLost):
