@@ -18,7 +18,7 @@ const module = "rqlited"
 
 // skipped are the top-level directories that are not part of the sources: version control, what a
 // build leaves behind, and the script of the machine that runs the tests.
-var skipped = []string{".git", ".ci", "bin", "data"}
+var skipped = []string{".git", ".ci", "bin", "data", "data1", "data2", "data3"}
 
 // tree is the sources of a repository.
 type tree struct {
