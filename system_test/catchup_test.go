@@ -16,7 +16,7 @@ import (
 func truncateLog(n *node) {
 	n.t.Helper()
 	within(n.t, requestLimit, n.id+" truncates its log", func() error {
-		a, err := n.do(requestLimit, http.MethodPost, "/snapshot?trailing_logs=0", "", "")
+		a, err := n.do(requestLimit, http.MethodPost, "/snapshot?trailing_logs=1", "", "")
 		if err == nil && a.status != http.StatusOK {
 			err = fmt.Errorf("/snapshot: %d %s", a.status, a.body)
 		}

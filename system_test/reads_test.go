@@ -77,10 +77,10 @@ func TestForwarding(t *testing.T) {
 		t.Errorf("forwarded write: served by %q; want %q", got, leader.raftAddr)
 	}
 	a, err := follower.do(requestLimit, http.MethodPost, "/db/request?raft_index", "application/json",
-		`["INSERT INTO foo(v) VALUES (x'00ff')","SELECT id, v, typeof(v) FROM foo","SELECT nothing"]`)
+		`["INSERT INTO foo(v) VALUES (x'00ff')","SELECT id, v, typeof(v) FROM foo","SELECT missing"]`)
 	const want = `{"results":[{"error":"UNIQUE constraint failed: foo.v"},` +
 		`{"columns":["id","v","typeof(v)"],"types":["integer","blob","text"],"values":[[1,"AP8=","blob"],[2,1.5,"real"]]},` +
-		`{"error":"no such column: nothing"}],"raft_index":`
+		`{"error":"no such column: missing"}],"raft_index":`
 	if err != nil || !strings.HasPrefix(a.body, want) {
 		t.Errorf("forwarded request = %+v, %v; want %sN}", a, err, want)
 	}

@@ -139,8 +139,7 @@ func (x *exchange) differs(n *node, got *answer) string {
 var statusKeys = strings.Fields(`
 	build.version build.commit build.compiler_toolchain
 	cluster.addr cluster.api_addr cluster.https
-	http.auth http.bind_addr http.cluster.local_node_addr http.queue._default.batch_size
-	http.queue._default.sequence_number http.tls.enabled
+	http.auth http.bind_addr http.cluster.local_node_addr http.tls.enabled
 	mux.addr node.start_time node.uptime node.current_time
 	os.executable os.hostname os.page_size os.pid
 	runtime.GOARCH runtime.GOMAXPROCS runtime.GOOS runtime.num_cpu runtime.num_goroutine runtime.version
