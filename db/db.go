@@ -35,6 +35,11 @@ type DB struct {
 	// replacement that did not come to its end. Nothing is done after that.
 	broken atomic.Pointer[error]
 
+	files
+}
+
+// files is what Capture, Published, Release and Replace share. They may run on two goroutines.
+type files struct {
 	mu      sync.Mutex
 	main    *mainFile // guarded by mu
 	track   tracker   // guarded by mu

@@ -166,7 +166,10 @@ func (p *pool) close() error {
 	}
 	p.mu.Unlock()
 	for range cap(p.slots) {
-		p.slots <- struct{}{} // each slot is free once
+		p.slots <- struct{}{} // until nobody holds one
+	}
+	for range cap(p.slots) {
+		<-p.slots // for those that come too late, to see that
 	}
 	return closeAll(idle)
 }

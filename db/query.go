@@ -56,7 +56,7 @@ func queryAll(ctx, limited context.Context, c *conn, req *command.Request) (*com
 		if st.SQL == "" {
 			continue
 		}
-		res, err := queryOne(c, st, req)
+		res, err := queryOne(limited, c, st, req)
 		if err != nil {
 			if err := ctx.Err(); err != nil {
 				return nil, err
@@ -77,8 +77,12 @@ func queryAll(ctx, limited context.Context, c *conn, req *command.Request) (*com
 	return resp, nil
 }
 
-// queryOne runs one statement. Its error is the interruption; others are in the result.
-func queryOne(c *conn, st *command.Statement, req *command.Request) (command.Result, error) {
+// queryOne runs one statement. Its error is that the time is up or the query interrupted; others
+// are in the result.
+func queryOne(limited context.Context, c *conn, st *command.Statement, req *command.Request) (command.Result, error) {
+	if err := limited.Err(); err != nil {
+		return command.Result{}, err
+	}
 	var start time.Time
 	if req.Timings {
 		start = time.Now()
