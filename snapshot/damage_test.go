@@ -1,8 +1,10 @@
 package snapshot
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"slices"
 	"strings"
@@ -105,9 +107,7 @@ func TestReadDamaged(t *testing.T) {
 				size = int64(len(b))
 				return flip(min(offset, len(b)-1))(b)
 			})
-			if _, err := read(s, id); !errors.Is(err, ErrDamaged) {
-				t.Fatalf("%s, byte %d: read = %v; want %v", name, offset, err, ErrDamaged)
-			}
+			wantDamaged(t, fmt.Sprintf("%s, byte %d", name, offset), s, id, streamOf(t, two.image()))
 			if err := s.Verify(context.Background()); !errors.Is(err, ErrDamaged) {
 				t.Fatalf("%s, byte %d: Verify = %v; want %v", name, offset, err, ErrDamaged)
 			}
@@ -122,6 +122,38 @@ func TestReadDamaged(t *testing.T) {
 				break
 			}
 		}
+	}
+}
+
+// wantDamaged checks that a reader finds the damage, and returns nothing of it before.
+func wantDamaged(t *testing.T, what string, s *Store, id string, want []byte) {
+	t.Helper()
+	_, rc, err := s.Open(id)
+	if err == nil {
+		var got []byte
+		got, err = io.ReadAll(rc)
+		must(t, rc.Close())
+		if !bytes.HasPrefix(want, got) || len(got) > len(want)-trailerSize {
+			t.Fatalf("%s: the reader has returned damaged bytes, or a trailer, before its error %v", what, err)
+		}
+	}
+	if !errors.Is(err, ErrDamaged) {
+		t.Fatalf("%s: read = %v; want %v", what, err, ErrDamaged)
+	}
+}
+
+// TestExchangedFile puts an intact file of the same shape in the place of another.
+func TestExchangedFile(t *testing.T) {
+	fsys := newDisk()
+	s := openStore(t, fsys)
+	id := image(fill(3, 1))(t, s)
+	overwrite(t, fsys, "000001.base", func([]byte) []byte { return streamOf(t, fill(3, 2).image()) })
+	if _, err := read(s, id); !errors.Is(err, ErrDamaged) {
+		t.Errorf("read = %v; want %v", err, ErrDamaged)
+	}
+	must(t, s.Close())
+	if _, err := Open("snapshots", Config{FS: fsys}); !errors.Is(err, ErrDamaged) {
+		t.Errorf("Open = %v; want %v", err, ErrDamaged)
 	}
 }
 

@@ -54,7 +54,6 @@ func TestGolden(t *testing.T) {
 			return mustPublish(t, s, snap{index: 1, term: 1, content: two, install: true})
 		}, func(t *testing.T, s *Store, _ string) {
 			time.Sleep(s.cfg.Grace) // passes at once in the bubble
-			synctest.Wait()
 		}},
 	}
 	for _, tt := range tests {
@@ -65,6 +64,7 @@ func TestGolden(t *testing.T) {
 				head := tt.prepare(t, s)
 				fsys.Trace()
 				tt.act(t, s, head)
+				synctest.Wait() // until the store's goroutine has done its part
 				golden(t, tt.file, fsys.Trace())
 			})
 		})

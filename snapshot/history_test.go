@@ -209,9 +209,13 @@ func TestCloseInterruptsCompaction(t *testing.T) {
 		one := fill(3, 1)
 		two := one.change(4, 2)
 		id := chain(one, two)(t, s)
+		closed := make(chan error, 1)
 		hook.once = func() {
-			go s.Close()
+			go func() { closed <- s.Close() }()
 			synctest.Wait() // until it has said so
+			if len(closed) > 0 {
+				t.Error("Close has returned while a compaction is under way")
+			}
 		}
 		if err := s.Compact(context.Background()); !errors.Is(err, ErrClosed) {
 			t.Errorf("Compact = %v; want %v", err, ErrClosed)
@@ -233,11 +237,15 @@ func TestCompactUnderInstall(t *testing.T) {
 	one := fill(3, 1)
 	chain(one, one.change(4, 2))(t, s)
 	sent := fill(2, 3)
+	next := sent.change(4, 4)
 	var id string
-	hook.once = func() { id = mustPublish(t, s, snap{index: 1, term: 1, content: sent, install: true}) }
+	hook.once = func() { // in the end the new chain is as long as the old one
+		id = mustPublish(t, s, snap{index: 1, term: 1, content: sent, install: true})
+		id = mustPublish(t, s, snap{index: 2, term: 1, content: next, parent: &sent, head: id})
+	}
 	must(t, s.Compact(context.Background()))
 	wantHead(t, s, id)
-	wantContent(t, s, id, sent)
+	wantContent(t, s, id, next)
 	if got := s.Stats().Compactions; got != 0 {
 		t.Errorf("Stats().Compactions = %d; want 0", got)
 	}

@@ -166,6 +166,7 @@ func prepared(t *testing.T, steps []step) *world {
 	})
 	for _, step := range steps {
 		must(t, step(w))
+		synctest.Wait()
 	}
 	return w
 }

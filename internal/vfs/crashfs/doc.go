@@ -8,6 +8,8 @@
 //   - Restart returns the disk with everything else gone.
 //   - RestartRandom keeps or loses each unsynced block and each unsynced name by the throw of a
 //     die, for file systems write back in whatever order suits them.
+//   - Kill returns the disk as it is: only the process has died, and what it had not synced is
+//     still to be lost.
 //
 // FailAt makes an operation fail, once or from then on. A Sync that fails has lost its data for
 // good, and later ones that succeed do not bring it back, as on Linux. Freeze makes it a panic to

@@ -86,6 +86,33 @@ func TestRestart(t *testing.T) {
 	}
 }
 
+// TestKill checks that a killed process takes nothing with it, and syncs nothing.
+func TestKill(t *testing.T) {
+	f := New()
+	must(t, write(t, f, "a", "old").Sync())
+	must(t, f.MkdirAll("d"))
+	must(t, f.SyncDir("/"))
+	write(t, f, "a", "new")
+	write(t, f, "d/b", "x")
+	next := f.Kill()
+	if a, b := content(t, next, "a"), content(t, next, "d/b"); a != "new" || b != "x" {
+		t.Errorf("after Kill a, b = %q, %q; want new, x", a, b)
+	}
+	if _, err := f.Stat("a"); !errors.Is(err, ErrPowerLost) {
+		t.Errorf("Stat by the killed process = %v; want %v", err, ErrPowerLost)
+	}
+	cut := next.Restart()
+	if a, b := content(t, cut, "a"), content(t, cut, "d/b"); a != "old" || b != "-" {
+		t.Errorf("after Kill and Restart a, b = %q, %q; want old, -", a, b)
+	}
+	next = f.Kill()
+	must(t, next.SyncDir("/"))
+	must(t, next.SyncDir("d"))
+	if b := content(t, next.Restart(), "d/b"); b != "" {
+		t.Errorf("after Kill and SyncDir b = %q; want an empty file", b)
+	}
+}
+
 // TestRestartRandom checks that every mixture comes up, and only mixtures of old and new.
 func TestRestartRandom(t *testing.T) {
 	oldText, newText := strings.Repeat("o", 3*blockSize), strings.Repeat("n", 3*blockSize)

@@ -9,56 +9,85 @@ import (
 // Restart cuts the power, if it is still on, and returns the disk as the next start finds it when
 // everything that was not synced is lost. It may be called again, and then returns another disk
 // in the same state.
-func (f *FS) Restart() *FS { return f.restart(nil) }
+func (f *FS) Restart() *FS { return f.restart(survivor{}) }
 
 // RestartRandom is Restart for a disk that was about to write back: each unsynced block, length
 // and name is kept or lost at random. Equal seeds give equal disks.
 func (f *FS) RestartRandom(seed uint64) *FS {
-	return f.restart(rand.New(rand.NewPCG(seed, 0)))
+	return f.restart(survivor{dice: rand.New(rand.NewPCG(seed, 0))})
 }
 
-func (f *FS) restart(dice *rand.Rand) *FS {
+// Kill ends the use of f, and returns the disk as the next process finds it when only the last
+// one was killed and the machine goes on: everything is there, and what was not synced still is
+// not.
+func (f *FS) Kill() *FS { return f.restart(survivor{everything: true}) }
+
+func (f *FS) restart(s survivor) *FS {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.off = true
 	next := New()
 	next.frozen = slices.Clone(f.frozen)
 	next.ticks = f.ticks
-	s := survivor{dice: dice, files: map[*file]*file{}}
+	s.files = map[*file]*file{}
+	s.dirs = map[*dir]*dir{}
 	next.root = s.dir(f.root)
 	return next
 }
 
-// survivor copies what a power cut leaves. Two names of one file stay two names of one file.
+// survivor copies what is left. Two names of one file stay two names of one file.
 type survivor struct {
-	dice  *rand.Rand // nil: nothing that was not synced survives
-	files map[*file]*file
+	dice       *rand.Rand // nil: nothing that was not synced survives
+	everything bool       // also what is not synced stays as it is
+	files      map[*file]*file
+	dirs       map[*dir]*dir
 }
 
 func (s *survivor) dir(d *dir) *dir {
+	if s.dirs[d] != nil {
+		return s.dirs[d]
+	}
 	kept := newDir()
+	s.dirs[d] = kept
 	union := maps.Clone(d.durable)
 	maps.Copy(union, d.names)
 	for _, name := range slices.Sorted(maps.Keys(union)) { // sorted: equal seeds, equal disks
 		n := d.durable[name]
+		if s.everything {
+			s.put(kept.durable, name, n)
+			s.put(kept.names, name, d.names[name])
+			continue
+		}
 		if d.names[name] != n && s.luck() {
 			n = d.names[name]
 		}
-		switch n := n.(type) {
-		case *dir:
-			kept.names[name] = s.dir(n)
-		case *file:
-			kept.names[name] = s.file(n)
-		}
+		s.put(kept.durable, name, n)
+		s.put(kept.names, name, n)
 	}
-	kept.durable = maps.Clone(kept.names)
 	return kept
+}
+
+// put gives a copy of the node n a name, if there is a node.
+func (s *survivor) put(names map[string]any, name string, n any) {
+	switch n := n.(type) {
+	case *dir:
+		names[name] = s.dir(n)
+	case *file:
+		names[name] = s.file(n)
+	}
 }
 
 func (s *survivor) file(n *file) *file {
 	if s.files[n] == nil {
-		data := s.content(n)
-		s.files[n] = &file{data: data, durable: slices.Clone(data), frozen: n.frozen, mod: n.mod}
+		kept := &file{frozen: n.frozen, mod: n.mod}
+		if s.everything {
+			kept.data, kept.durable = slices.Clone(n.data), slices.Clone(n.durable)
+			kept.dirty, kept.lost = n.dirty, n.lost
+		} else {
+			kept.data = s.content(n)
+			kept.durable = slices.Clone(kept.data)
+		}
+		s.files[n] = kept
 	}
 	return s.files[n]
 }
