@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -109,7 +110,8 @@ func (n *node) close(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), waitFor)
 	defer cancel()
 	if err := n.Close(ctx); err != nil {
-		t.Errorf("Close(%s): %v", n.cfg.NodeID, err)
+		stacks := make([]byte, 1<<20)
+		t.Errorf("Close(%s): %v\n%s", n.cfg.NodeID, err, stacks[:runtime.Stack(stacks, true)])
 	}
 	n.Store = nil
 }

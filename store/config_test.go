@@ -50,10 +50,13 @@ func TestConfigFaults(t *testing.T) {
 func TestRaftLogger(t *testing.T) {
 	var out bytes.Buffer
 	log := slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	l := newRaftLogger(log, slog.LevelInfo)
+	closing := make(chan struct{})
+	l := newRaftLogger(log, slog.LevelInfo, closing)
 	l.Debug("hidden")
 	l.Info("shown", "servers", hclog.Fmt("%+v", []raft.Server{{ID: "n1", Address: "h:1"}}), "state", raft.Leader)
 	l.With("peer", "n2").Warn("warned")
+	close(closing)
+	l.Error("hidden: connection closed")
 	got := out.String()
 	for _, part := range []string{"level=INFO msg=shown", "ID:n1", "state=Leader", "level=WARN msg=warned", "peer=n2", "part=raft"} {
 		if !strings.Contains(got, part) {

@@ -27,7 +27,8 @@
 // the node fails. Close joins them. Raft has its own; it calls the state machine on its FSM
 // goroutine, publishes captures on its snapshot goroutine and installs on its main goroutine.
 // Besides, each Raft future that is being waited for has a goroutine, which ends with the future,
-// and each connection being dialled one, which ends with the dialling.
+// each connection being dialled one, which ends with the dialling, and each pipeline to a peer one,
+// which ends when Raft closes the pipeline.
 //
 // # Locks
 //

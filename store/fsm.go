@@ -43,11 +43,13 @@ type fsm struct {
 	installFailures atomic.Int32 // since the last restore
 
 	base atomic.Pointer[base] // never nil
-	head func() (snapshot.Head, bool)
+	idle idle
+}
 
-	// idleEntries is the number of entries that changed nothing after which the log is worth
-	// shortening nevertheless.
-	idleEntries uint64
+// idle says when the log is shortened although nothing has changed. Immutable.
+type idle struct {
+	head    func() (snapshot.Head, bool)
+	entries uint64 // that have changed nothing since head
 }
 
 // base is the snapshot that the database descends from. A capture is made against it, not against
@@ -171,8 +173,8 @@ func (f *fsm) capture() (*capture, error) {
 // emptyCapture returns a delta without pages if there are many entries that changed nothing, such
 // as reads and failed writes. They would fill the log for ever.
 func (f *fsm) emptyCapture(b *base, nothingNew error) (*capture, error) {
-	head, ok := f.head()
-	if !ok || head.ID != b.id || f.progress.index() < head.Index+f.idleEntries {
+	head, ok := f.idle.head()
+	if !ok || head.ID != b.id || f.progress.index() < head.Index+f.idle.entries {
 		return nil, nothingNew
 	}
 	return &capture{

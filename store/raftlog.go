@@ -33,14 +33,15 @@ func parseRaftLevel(s string) (slog.Level, error) {
 
 // logBridge passes Raft's messages on to a slog.Logger.
 type logBridge struct {
-	log   *slog.Logger
-	level slog.Level
+	log     *slog.Logger
+	level   slog.Level
+	closing <-chan struct{} // after that, what breaks is no news
 }
 
 // newRaftLogger returns the logger that Raft is given. Messages below level are dropped.
-func newRaftLogger(log *slog.Logger, level slog.Level) hclog.Logger {
+func newRaftLogger(log *slog.Logger, level slog.Level, closing <-chan struct{}) hclog.Logger {
 	l := hclog.NewInterceptLogger(&hclog.LoggerOptions{Name: "raft", Level: hclog.Off, Output: io.Discard})
-	l.RegisterSink(&logBridge{log.With("part", "raft"), level})
+	l.RegisterSink(&logBridge{log.With("part", "raft"), level, closing})
 	return l
 }
 
@@ -56,6 +57,11 @@ func (b *logBridge) Accept(_ string, level hclog.Level, msg string, args ...any)
 		l = slog.LevelWarn
 	case hclog.Error:
 		l = slog.LevelError
+	}
+	select {
+	case <-b.closing:
+		l = min(l, slog.LevelDebug)
+	default:
 	}
 	if l < b.level || !b.log.Enabled(context.Background(), l) {
 		return

@@ -190,9 +190,7 @@ func (s *Store) buildFSM(head snapshot.Head) {
 		progress: newProgress(s.failure, s.closing),
 		reads:    newReadRegistry(),
 		counters: s.counters,
-
-		head:        s.snaps.Head,
-		idleEntries: s.cfg.Snapshot.Threshold,
+		idle:     idle{s.snaps.Head, s.cfg.Snapshot.Threshold},
 	}
 	s.fsm.base.Store(&base{head.ID, head.ID})
 	if head.ID != "" {
@@ -208,7 +206,7 @@ func (s *Store) startRaft(ctx context.Context, keep bool) error {
 	if err != nil {
 		return err
 	}
-	log := newRaftLogger(s.log, level)
+	log := newRaftLogger(s.log, level, s.closing)
 	trans := newTransport(s.layer, s.logs, log)
 	// A restore at this point may take long, and knows only of closing.
 	stopWatch := context.AfterFunc(ctx, s.beginClose)

@@ -20,8 +20,9 @@ const (
 // errVoteWithheld stops an election that this node could win with a log it does not have.
 var errVoteWithheld = errors.New("store: no election until the log has been replaced")
 
-// transport is Raft's network transport with two changes: an election is not begun while the log
-// is void, and a peer too old to know the pre-vote counts as if it had said so.
+// transport is Raft's network transport with three changes: an election is not begun while the log
+// is void, a peer too old to know the pre-vote counts as if it had said so, and a pipeline ends
+// where Raft stops listening to it.
 type transport struct {
 	*raft.NetworkTransport
 	logs *logStore
@@ -54,6 +55,59 @@ func (t *transport) RequestPreVote(id raft.ServerID, target raft.ServerAddress, 
 		return fmt.Errorf("unexpected command: %w", err)
 	}
 	return err
+}
+
+// AppendEntriesPipeline opens a pipeline of calls to a peer.
+func (t *transport) AppendEntriesPipeline(id raft.ServerID, target raft.ServerAddress) (raft.AppendPipeline, error) {
+	inner, err := t.NetworkTransport.AppendEntriesPipeline(id, target)
+	if err != nil {
+		return nil, err
+	}
+	return newPipeline(inner), nil
+}
+
+// pipeline closes itself after the first answer that is not a success. Raft consumes no answer
+// after that one, so a call that waits for its turn would wait for ever: replication to that peer
+// would stand still, and Raft could not be shut down.
+type pipeline struct {
+	raft.AppendPipeline
+	answers chan raft.AppendFuture
+	once    sync.Once
+	closed  chan struct{}
+}
+
+func newPipeline(inner raft.AppendPipeline) *pipeline {
+	p := &pipeline{AppendPipeline: inner, answers: make(chan raft.AppendFuture), closed: make(chan struct{})}
+	go p.relay() // ends with Close, which Raft calls
+	return p
+}
+
+func (p *pipeline) Consumer() <-chan raft.AppendFuture { return p.answers }
+
+func (p *pipeline) Close() error {
+	p.once.Do(func() { close(p.closed) })
+	return p.AppendPipeline.Close()
+}
+
+func (p *pipeline) relay() {
+	for {
+		var f raft.AppendFuture
+		select {
+		case f = <-p.AppendPipeline.Consumer():
+		case <-p.closed:
+			return
+		}
+		last := f.Error() != nil || !f.Response().Success || f.Response().Term > f.Request().Term
+		select {
+		case p.answers <- f:
+		case <-p.closed:
+			return
+		}
+		if last {
+			p.Close()
+			return
+		}
+	}
 }
 
 // layer is the stream layer that Raft is given: the configured one, with the advertised address,

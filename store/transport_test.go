@@ -106,3 +106,40 @@ func TestLayerCut(t *testing.T) {
 		t.Error("Accept succeeded after the cut")
 	}
 }
+
+// stuckPipeline answers one call with a refusal, and holds the next until it is closed.
+type stuckPipeline struct {
+	answers chan raft.AppendFuture
+	closed  chan struct{}
+}
+
+type refusal struct{ raft.AppendFuture }
+
+func (refusal) Error() error                          { return nil }
+func (refusal) Request() *raft.AppendEntriesRequest   { return &raft.AppendEntriesRequest{} }
+func (refusal) Response() *raft.AppendEntriesResponse { return &raft.AppendEntriesResponse{} }
+
+func (p *stuckPipeline) Consumer() <-chan raft.AppendFuture { return p.answers }
+func (p *stuckPipeline) Close() error                       { close(p.closed); return nil }
+
+func (p *stuckPipeline) AppendEntries(*raft.AppendEntriesRequest, *raft.AppendEntriesResponse) (raft.AppendFuture, error) {
+	p.answers <- refusal{}
+	<-p.closed
+	return nil, raft.ErrPipelineShutdown
+}
+
+// TestPipelineRefused makes sure that a call does not wait for an answer nobody will take.
+func TestPipelineRefused(t *testing.T) {
+	p := newPipeline(&stuckPipeline{make(chan raft.AppendFuture), make(chan struct{})})
+	done := make(chan error)
+	go func() {
+		_, err := p.AppendEntries(nil, nil)
+		done <- err
+	}()
+	if f := <-p.Consumer(); f.Response().Success {
+		t.Error("the refusal was not passed on")
+	}
+	if err := <-done; !errors.Is(err, raft.ErrPipelineShutdown) {
+		t.Errorf("AppendEntries = %v; want ErrPipelineShutdown", err)
+	}
+}
