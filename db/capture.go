@@ -4,16 +4,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"rqlited/internal/vfs"
 )
 
 const (
-	// readersGrace is how long a capture waits for readers that keep pages from being moved, and
-	// resetGrace how long for those that only keep the WAL from being started again. Writes wait
-	// meanwhile. In milliseconds.
-	readersGrace = 500
-	resetGrace   = 20
+	// resetGrace is how long a capture waits for queries that only keep the WAL from being started
+	// again.
+	resetGrace = 10 * time.Millisecond
 
 	// captureReadAhead is how much of an image is read at a time, in bytes.
 	captureReadAhead = 1 << 20
@@ -29,6 +28,11 @@ type tracker struct {
 	// walEnd.
 	pending pageSet
 	walEnd  walPos
+
+	// pages is the size of the main file when the WAL was last moved completely. What lies behind
+	// it since then is new, also if no frame brought it: SQLite never writes the page at 1 GiB,
+	// where its locks are.
+	pages uint32
 
 	marked bool // a marker may exist
 }
@@ -118,9 +122,9 @@ func (d *DB) moveWAL(scan walScan) error {
 		return fmt.Errorf("WAL has %d frames by our count, and %d by SQLite's", scan.end.frames, frames)
 	}
 	complete := !busy && moved == frames
-	grace := readersGrace
+	grace := d.cfg.ReadersGrace
 	if complete {
-		grace = resetGrace
+		grace = min(grace, resetGrace)
 	}
 	frames, moved, busy, err = d.writer.checkpoint(checkpointTruncate, grace)
 	if err != nil {
@@ -146,6 +150,10 @@ func (d *DB) newCapture(head string, scan walScan) (*Capture, error) {
 	if size%int64(c.pageSize) != 0 || scan.dbPages != 0 && scan.dbPages != c.pages {
 		return nil, fmt.Errorf("main file has %d bytes, want %d pages of %d", size, scan.dbPages, c.pageSize)
 	}
+	for pgno := d.track.pages; pgno < c.pages; pgno++ {
+		d.track.pending.add(pgno + 1)
+	}
+	d.track.pages = c.pages
 	if head != "" && d.track.head == head && int64(d.track.pending.n) <= int64(c.pages)/2 {
 		c.isDelta = true
 		c.delta = d.track.pending.upTo(c.pages)
@@ -243,8 +251,8 @@ func (c *Capture) Published(id string) error {
 	if err := d.failed(); err != nil {
 		return err
 	}
-	d.track.head, d.track.pending = id, pageSet{}
-	if err := vfs.Sync(c.main.f); err != nil { // the pages that the marker will vouch for
+	d.track.head, d.track.pending = id, pageSet{} // all of it was in c, for nobody else captures meanwhile
+	if err := vfs.Sync(c.main.f); err != nil {    // the pages that the marker will vouch for
 		return d.fail(fmt.Errorf("publish %s: %w", id, err))
 	}
 	d.track.marked = true // even if writing it fails

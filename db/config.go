@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"log/slog"
+	"time"
 
 	"rqlited/internal/vfs"
 )
@@ -20,6 +21,10 @@ type Config struct {
 	// are proven to equal it; if Head is empty they never are.
 	Head string
 
+	// ReadersGrace is how long a capture, and with it every write, waits for queries that keep
+	// it from being complete. Zero means 500 ms.
+	ReadersGrace time.Duration
+
 	FS     vfs.FS       // for the marker and the main file; nil means vfs.OS
 	Logger *slog.Logger // nil discards
 }
@@ -28,6 +33,10 @@ func (c Config) withDefaults() (Config, error) {
 	if c.MaxReaders < 0 {
 		return c, fmt.Errorf("MaxReaders is %d: must not be negative", c.MaxReaders)
 	}
+	if c.ReadersGrace < 0 {
+		return c, fmt.Errorf("ReadersGrace is %s: must not be negative", c.ReadersGrace)
+	}
+	c.ReadersGrace = cmp.Or(c.ReadersGrace, 500*time.Millisecond)
 	c.MaxReaders = cmp.Or(c.MaxReaders, 256)
 	if c.FS == nil {
 		c.FS = vfs.OS

@@ -10,6 +10,7 @@ import (
 	"math"
 	"sync/atomic"
 	"syscall"
+	"time"
 	"unsafe"
 
 	_ "github.com/rqlite/go-sqlite3" // contains SQLite itself
@@ -291,9 +292,9 @@ const (
 // checkpoint copies frames of the WAL into the main file. It returns how many frames the WAL has
 // and how many of them are in the main file now. A reader in the way is not an error; SQLite's
 // answer to it is that fewer are.
-func (c *conn) checkpoint(mode, timeoutMillis int) (frames, moved int, busy bool, err error) {
+func (c *conn) checkpoint(mode int, timeout time.Duration) (frames, moved int, busy bool, err error) {
 	var log, ckpt C.int
-	rc := C.db_checkpoint(c.c, C.int(mode), C.int(timeoutMillis), &log, &ckpt)
+	rc := C.db_checkpoint(c.c, C.int(mode), C.int(timeout.Milliseconds()), &log, &ckpt)
 	busy = rc&0xff == codeBusy
 	if rc != 0 && !busy {
 		return 0, 0, false, c.failure(rc)

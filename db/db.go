@@ -108,6 +108,15 @@ func (d *DB) openFiles() error {
 		return err
 	}
 	d.main = &mainFile{f: f, refs: 1}
+	size, err := f.Size()
+	if err != nil {
+		return err
+	}
+	pageSize, err := pageSizeOf(f)
+	if err != nil {
+		return err
+	}
+	d.track.pages = uint32(size / int64(pageSize))
 	return nil
 }
 
