@@ -93,14 +93,20 @@ func (n *node) sql(limit time.Duration, path string, statements ...any) (*answer
 	return a, nil
 }
 
-// execute writes and ends the test if that does not succeed.
+// execute writes and ends the test if that does not succeed. While there is no leader, which may
+// happen at any time on a busy machine, nothing is applied, and it is asked again.
 func (n *node) execute(statements ...any) *answer {
 	n.t.Helper()
-	a, err := n.sql(requestLimit, "/db/execute", statements...)
-	if err != nil {
-		n.t.Fatalf("%s: execute %.200v: %v", n.id, statements, err)
-	}
-	return a
+	var done *answer
+	within(n.t, formLimit, fmt.Sprintf("%s executes %.200v", n.id, statements), func() error {
+		a, err := n.sql(requestLimit, "/db/execute", statements...)
+		if err != nil && (a == nil || a.status != http.StatusServiceUnavailable) {
+			return hopelessError{err}
+		}
+		done = a
+		return err
+	})
+	return done
 }
 
 // tryQuery reads rows; their values are written as Go prints them, NULL as <nil>.

@@ -59,14 +59,17 @@ func newNode(t *testing.T, id string, flags ...string) *node {
 	return n
 }
 
+// nodeBase makes an empty directory for all that a node leaves on disk.
 func nodeBase(t *testing.T, id string) string {
 	t.Helper()
-	root := t.TempDir()
-	if *flagKeep != "" {
-		root = filepath.Join(*flagKeep, strings.ReplaceAll(t.Name(), "/", "_"))
+	if *flagKeep == "" {
+		return t.TempDir()
 	}
-	base := filepath.Join(root, id)
-	if err := os.MkdirAll(base, 0o755); err != nil {
+	if err := os.MkdirAll(*flagKeep, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	base, err := os.MkdirTemp(*flagKeep, strings.ReplaceAll(t.Name(), "/", "_")+"-"+id+"-")
+	if err != nil {
 		t.Fatal(err)
 	}
 	return base

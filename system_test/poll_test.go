@@ -21,7 +21,7 @@ func within(t *testing.T, limit time.Duration, what string, try func() error) ti
 	t.Helper()
 	took, err := poll(limit, pollEvery, try)
 	if err != nil {
-		t.Fatalf("%s: not within %s; last seen: %v", what, limit, err)
+		t.Fatalf("%s: not after %s (limit %s): %v", what, took.Round(time.Millisecond), limit, err)
 	}
 	return took
 }

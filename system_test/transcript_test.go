@@ -179,6 +179,10 @@ func TestStatusKeys(t *testing.T) {
 			t.Errorf("/status?key=%s = %+v, %v", key, a, err)
 		}
 	}
+	want := fmt.Sprintf(`"nodes":[{"id":"n1","addr":%q,"suffrage":"voter"}]`, n.raftAddr)
+	if a, err := n.do(requestLimit, http.MethodGet, "/status", "", ""); err != nil || !strings.Contains(a.body, want) {
+		t.Errorf("/status = %+v, %v; want it to contain %s", a, err, want)
+	}
 	a, err := n.do(requestLimit, http.MethodGet, "/status?key=store.snapshot_store.snapshots", "", "")
 	if err != nil || !strings.HasPrefix(a.body, "[") {
 		t.Errorf("store.snapshot_store.snapshots = %+v, %v; want a list", a, err)
