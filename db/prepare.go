@@ -10,6 +10,7 @@ import (
 // whether the request may be run by Query: a Query always, an Execute never, and a Unified request
 // if SQLite says of all its statements that they only read. A statement that SQLite can't prepare
 // counts as a write, as do those that begin or end a transaction or set something for later ones.
+// A read of something just dropped may still count as a read; Query then reports that it is gone.
 //
 // Prepare refuses a request with a *RefusedError (ErrDisallowedPragma, ErrForbidden); then nothing
 // of it may run. Returning is set only if a text is a single statement, since of several only the
