@@ -57,9 +57,14 @@ func (c *catalog) keep(chain []link) {
 func (c *catalog) drop(chain []link) {
 	for i := range chain {
 		name := chain[i].File
-		if c.needs[name]--; c.needs[name] == 0 {
+		switch c.needs[name] {
+		case 0:
+			panic("snapshot: a reason to keep " + name + " was taken away twice")
+		case 1:
 			delete(c.needs, name)
 			c.dead = append(c.dead, name)
+		default:
+			c.needs[name]--
 		}
 	}
 }

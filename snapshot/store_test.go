@@ -415,6 +415,26 @@ func TestClosed(t *testing.T) {
 	}
 }
 
+func TestVerify(t *testing.T) {
+	s := openStore(t, newDisk())
+	must(t, s.Verify(context.Background())) // there is nothing to be wrong
+	one := fill(3, 1)
+	chain(one, one.change(4, 2))(t, s)
+	must(t, s.Verify(context.Background()))
+	why := errors.New("enough")
+	ctx, cancel := context.WithCancelCause(context.Background())
+	cancel(why)
+	if err := s.Verify(ctx); !errors.Is(err, why) {
+		t.Errorf("Verify = %v; want %v", err, why)
+	}
+	if err := s.Compact(ctx); !errors.Is(err, why) {
+		t.Errorf("Compact = %v; want %v", err, why)
+	}
+	if got := len(s.Stats().Snapshots); got != 2 {
+		t.Errorf("chain has %d files; want 2", got)
+	}
+}
+
 // TestConfig checks that every fault of a Config is reported.
 func TestConfig(t *testing.T) {
 	_, err := Open("snapshots", Config{FS: crashfs.New(), Grace: -1, CompactDeltas: 1000, CompactBytes: -1})
