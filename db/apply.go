@@ -68,9 +68,7 @@ func (d *DB) applyRequest(e *command.Entry) (*command.Response, error) {
 		millis = e.Time.UnixMilli() + julianEpoch
 	}
 	c := d.writer
-	if err := c.beginEntry(millis, e.Seed); err != nil {
-		return nil, err
-	}
+	c.beginEntry(millis, e.Seed)
 	r := run{c: c, req: e.Request, resp: &command.Response{}, opened: -1, closed: -1}
 	err := r.all()
 	c.endEntry()

@@ -235,6 +235,34 @@ func TestCountersWithinEntry(t *testing.T) {
 	}
 }
 
+// TestChangesInTrigger calls changes() where SQLite answers with what an earlier statement did, and has
+// statements prepared before the trigger existed.
+func TestChangesInTrigger(t *testing.T) {
+	d := openNew(t)
+	exec(t, d, setup, "CREATE TABLE g (c)")
+	insert := []string{"INSERT INTO t(n) VALUES(random()),(random())"}
+	seed := uint64(0)
+	run := func() {
+		seed++
+		resp := apply(t, d, &command.Entry{Kind: command.Execute, Seed: seed, Request: &command.Request{Statements: statements(insert...)}})
+		if got := show(resp.Results...); strings.Contains(got, "error") {
+			t.Fatal(got)
+		}
+	}
+	run()
+	exec(t, d, "CREATE TRIGGER tr BEFORE INSERT ON t BEGIN INSERT INTO g VALUES(changes()); END")
+	exec(t, d, "DELETE FROM t WHERE id < 0", "INSERT INTO g VALUES(-1),(-1),(-1)")
+	run()
+	run()
+	if err := d.reopenWriter(); err != nil {
+		t.Fatal(err)
+	}
+	run()
+	if got, want := show(query(t, d, "SELECT c FROM g WHERE c >= 0").Results...), "[[0],[0],[0],[0],[0],[0]]"; got != want {
+		t.Errorf("changes() in a trigger was %s, want %s", got, want)
+	}
+}
+
 func TestClockAndRandomNumbers(t *testing.T) {
 	const table = `CREATE TABLE r (a DEFAULT (random()), b DEFAULT (randomblob(5)), c DEFAULT CURRENT_TIMESTAMP, d DEFAULT (julianday('now')));
 		CREATE TABLE log (x, y);

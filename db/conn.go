@@ -152,9 +152,7 @@ type stmt struct {
 	params   int
 	readOnly bool // it does not write, by SQLite's account
 	explain  bool
-	state    bool // it leaves state on the connection
-
-	transaction bool // it begins or ends a transaction
+	seen     C.uint // what else the authorizer saw: C.SEEN_…
 
 	// Names and types of the columns, as of the given count of preparations.
 	meta       *columns
@@ -186,14 +184,12 @@ func (c *conn) prepare(sql string) (*stmt, string, error) {
 		params:   int(c.c.params),
 		readOnly: c.c.readonly != 0,
 		explain:  c.c.explain != 0,
-		state:    c.c.seen&C.SEEN_STATE != 0,
-
-		transaction: c.c.seen&C.SEEN_TRANSACTION != 0,
+		seen:     c.c.seen,
 	}
-	if s.state && c.role != classifier {
-		c.tainted = true // a PRAGMA may have acted already
+	if s.seen&C.SEEN_PRAGMA != 0 && c.role != classifier {
+		c.taint(s) // it may have acted already
 	}
-	if c.c.seen&C.SEEN_PRAGMA == 0 && len(sql) <= cachedBytes && blank(tail) {
+	if s.seen&C.SEEN_PRAGMA == 0 && len(sql) <= cachedBytes && blank(tail) {
 		s.sql = sql
 	}
 	return s, tail, nil
@@ -221,7 +217,9 @@ func (c *conn) release(s *stmt) {
 // run runs s without returning rows. A statement that only reads is stepped once: that is what
 // decides whether it fails.
 func (c *conn) run(s *stmt) error {
-	c.taint(s)
+	if err := c.beforeStep(s); err != nil {
+		return err
+	}
 	once := C.int(0)
 	if s.readOnly {
 		once = 1
@@ -232,7 +230,24 @@ func (c *conn) run(s *stmt) error {
 	return nil
 }
 
-func (c *conn) taint(s *stmt) { c.tainted = c.tainted || s.state }
+// beforeStep does what the first step of s needs to have been done.
+func (c *conn) beforeStep(s *stmt) error {
+	c.taint(s)
+	if s.seen&C.SEEN_SCHEMA != 0 {
+		c.dropCached() // they would be prepared anew, and s.seen would not be theirs any more
+	}
+	if s.seen&C.SEEN_CHANGES != 0 && c.role == writer {
+		if rc := C.db_zero_changes(c.c); rc != 0 {
+			return c.failure(rc)
+		}
+	}
+	return nil
+}
+
+func (c *conn) taint(s *stmt) { c.tainted = c.tainted || s.state() }
+
+func (s *stmt) state() bool       { return s.seen&C.SEEN_STATE != 0 }       // leaves state on the connection
+func (s *stmt) transaction() bool { return s.seen&C.SEEN_TRANSACTION != 0 } // begins or ends one
 
 // bind binds the value of placeholder i, counted from 1.
 func (c *conn) bind(s *stmt, i int, value any) error {
@@ -274,11 +289,8 @@ func (c *conn) placeholder(s *stmt, name string) int {
 
 // beginEntry gives the writer the clock, the random numbers and the counters of an entry; a zero
 // clock is the real time, a zero seed the system's random numbers.
-func (c *conn) beginEntry(clockMillis int64, seed uint64) error {
-	if rc := C.db_begin_entry(c.c, C.int64_t(clockMillis), C.uint64_t(seed)); rc != 0 {
-		return c.failure(rc)
-	}
-	return nil
+func (c *conn) beginEntry(clockMillis int64, seed uint64) {
+	C.db_begin_entry(c.c, C.int64_t(clockMillis), C.uint64_t(seed))
 }
 
 func (c *conn) endEntry() { C.db_end_entry(c.c) }

@@ -56,7 +56,7 @@ func (c *conn) onlyReads(sql string) bool {
 		if s == nil {
 			return true
 		}
-		reads := (s.readOnly || s.explain) && !s.state && !s.transaction
+		reads := (s.readOnly || s.explain) && !s.state() && !s.transaction()
 		c.release(s)
 		if !reads {
 			return false

@@ -172,3 +172,20 @@ func FuzzScan(f *testing.F) {
 		}
 	})
 }
+
+// TestBothGuardsAgree prepares what the scanner refuses without asking the scanner.
+func TestBothGuardsAgree(t *testing.T) {
+	d := openNew(t)
+	for name, rule := range pragmas {
+		tests := map[string]bool{"PRAGMA " + name + "=1": true, "PRAGMA main." + name + "(1)": true, "PRAGMA " + name: rule == never}
+		for sql, refused := range tests {
+			s, _, err := d.writer.prepare(sql)
+			if s != nil {
+				d.writer.release(s)
+			}
+			if refused != (err != nil && err.Error() == msgPragma) {
+				t.Errorf("%s: %v; refused: want %t", sql, err, refused)
+			}
+		}
+	}
+}

@@ -81,7 +81,9 @@ func kindOf(declared string) kind {
 // rows runs s and returns all its rows. The names and types may be shared with other results and
 // must not be changed.
 func (c *conn) rows(s *stmt, qualify bool) (*command.Rows, error) {
-	c.taint(s)
+	if err := c.beforeStep(s); err != nil {
+		return nil, err
+	}
 	rc := C.db_rows(c.c, s.s, batchRows, batchBytes)
 	if err := c.rowsFailed(s, rc); err != nil {
 		return nil, err

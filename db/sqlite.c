@@ -152,6 +152,13 @@ static int authorize(void *p, int action, const char *a, const char *b, const ch
 		// on all nodes.
 		if (a != NULL && sqlite3_strnicmp(a, "sqlite_stat", 11) == 0) {
 			c->seen |= SEEN_STATE;
+		} else if (a != NULL && sqlite3_stricmp(a, "sqlite_master") == 0) {
+			c->seen |= SEEN_SCHEMA;
+		}
+		return OK;
+	case 31: // a call of a function
+		if (b != NULL && sqlite3_stricmp(b, "changes") == 0) {
+			c->seen |= SEEN_CHANGES;
 		}
 		return OK;
 	}
@@ -260,7 +267,6 @@ int db_open(const char *path, int flags, int role, struct db_vfs *v, db_conn **o
 }
 
 int db_close(db_conn *c) {
-	sqlite3_finalize(c->zero);
 	int rc = sqlite3_close_v2(c->db);
 	free(c->buf.p);
 	free(c->meta.p);
@@ -306,10 +312,15 @@ static int step(db_conn *c, sqlite3_stmt *s) {
 	return rc;
 }
 
+// changed says whether a statement of this entry has set sqlite3_changes, or it is 0 anyway.
+static int changed(db_conn *c) {
+	return sqlite3_total_changes64(c->db) != c->total_base || sqlite3_changes64(c->db) != c->changes_base;
+}
+
 static void counters(db_conn *c) {
 	c->autocommit = sqlite3_get_autocommit(c->db);
 	c->rowid = sqlite3_last_insert_rowid(c->db);
-	c->changes = sqlite3_changes64(c->db);
+	c->changes = changed(c) ? sqlite3_changes64(c->db) : 0;
 }
 
 // db_run runs a statement and drops its rows. Resetting it keeps the error message.
@@ -446,29 +457,22 @@ int db_bind_blob(sqlite3_stmt *s, int i, const void *p, size_t n) {
 
 // ---- Entries ----
 
-// zero_changes makes sqlite3_changes return 0. SQLite has no call for that; a DELETE that touches
+// db_zero_changes makes sqlite3_changes return 0 unless a statement of this entry has set it, so that
+// changes() does not tell what an earlier entry did. SQLite has no call for that; a DELETE that touches
 // nothing does it, and sqlite_schema is the one table that is always there.
-static int zero_changes(db_conn *c) {
-	if (sqlite3_changes64(c->db) == 0) {
+int db_zero_changes(db_conn *c) {
+	if (changed(c)) {
 		return OK;
 	}
-	if (c->zero != NULL) {
-		int rc = sqlite3_step(c->zero); // fails if the schema has changed, since it is prepared anew then
-		sqlite3_reset(c->zero);
-		if (rc == DONE) {
-			return OK;
-		}
-		sqlite3_finalize(c->zero);
-		c->zero = NULL;
-	}
 	c->trusted = 1;
+	sqlite3_stmt *zero = NULL;
 	int rc = sqlite3_db_config(c->db, DBCONFIG_WRITABLE_SCHEMA, 1, NULL);
 	if (rc == OK) {
-		rc = sqlite3_prepare_v3(c->db, "DELETE FROM main.sqlite_schema WHERE 0", -1, PREPARE_PERSISTENT, &c->zero, NULL);
+		rc = sqlite3_prepare_v3(c->db, "DELETE FROM main.sqlite_schema WHERE 0", -1, 0, &zero, NULL);
 	}
 	if (rc == OK) {
-		rc = sqlite3_step(c->zero) == DONE ? OK : MISUSE;
-		sqlite3_reset(c->zero);
+		rc = sqlite3_step(zero) == DONE ? OK : sqlite3_extended_errcode(c->db);
+		sqlite3_finalize(zero);
 	}
 	int off = sqlite3_db_config(c->db, DBCONFIG_WRITABLE_SCHEMA, 0, NULL);
 	c->trusted = 0;
@@ -476,14 +480,13 @@ static int zero_changes(db_conn *c) {
 }
 
 // db_begin_entry gives the connection the state that it has on every node when the entry begins.
-int db_begin_entry(db_conn *c, int64_t clock, uint64_t seed) {
-	int rc = zero_changes(c);
+void db_begin_entry(db_conn *c, int64_t clock, uint64_t seed) {
 	sqlite3_set_last_insert_rowid(c->db, 0);
 	c->total_base = sqlite3_total_changes64(c->db);
+	c->changes_base = sqlite3_changes64(c->db);
 	c->seeded = seed != 0;
 	c->rng = seed;
 	db_vfs_begin(c->vfs, clock);
-	return rc;
 }
 
 void db_end_entry(db_conn *c) {

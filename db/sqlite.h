@@ -15,6 +15,8 @@ enum {
 	SEEN_TRANSACTION = 1,  // BEGIN, COMMIT, ROLLBACK, SAVEPOINT, RELEASE
 	SEEN_STATE = 2,        // something that changes later statements on the same connection
 	SEEN_PRAGMA = 4,       // any PRAGMA: may act while it is prepared, so it is never cached
+	SEEN_CHANGES = 8,      // a call of changes(), in the text or in a trigger
+	SEEN_SCHEMA = 16,      // a change of the schema
 };
 
 // Why the authorizer has refused a statement.
@@ -53,8 +55,7 @@ typedef struct {
 
 	int seeded;         // random numbers come from rng, not from the system
 	uint64_t rng;       // state of splitmix64
-	int64_t total_base; // sqlite3_total_changes when the entry began
-	sqlite3_stmt *zero; // sets sqlite3_changes to 0; NULL until needed
+	int64_t total_base, changes_base; // sqlite3_total_changes and sqlite3_changes when the entry began
 
 	// Results of the calls below.
 	sqlite3_stmt *stmt;
@@ -77,7 +78,8 @@ int db_run(db_conn *c, sqlite3_stmt *s, int once);
 int db_rows(db_conn *c, sqlite3_stmt *s, int max_rows, size_t max_bytes);
 int db_columns(db_conn *c, sqlite3_stmt *s, int with_table);
 int db_reset(sqlite3_stmt *s);
-int db_begin_entry(db_conn *c, int64_t clock, uint64_t seed);
+void db_begin_entry(db_conn *c, int64_t clock, uint64_t seed);
+int db_zero_changes(db_conn *c);
 void db_end_entry(db_conn *c);
 int db_checkpoint(db_conn *c, int mode, int timeout_ms, int *log, int *moved);
 int db_disk_full(db_conn *c);

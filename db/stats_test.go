@@ -2,6 +2,9 @@ package db
 
 import (
 	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -29,30 +32,16 @@ func TestStats(t *testing.T) {
 		t.Errorf("sizes %d, %d, time %v", stats.WALSize, stats.Size, stats.LastModified)
 	}
 	// The members are in the order of the alphabet, as clients of rqlite see them.
-	last := ""
-	dec := json.NewDecoder(strings.NewReader(string(b)))
-	depth := 0
-	for key := true; ; key = !key {
-		tok, err := dec.Token()
-		if err != nil {
-			break
-		}
-		if delim, ok := tok.(json.Delim); ok {
-			if delim == '{' || delim == '[' {
-				depth++
-				key = depth == 1
-			} else {
-				depth--
-			}
-			key = false
-			continue
-		}
-		if name, ok := tok.(string); ok && depth == 1 && key {
-			if name < last {
-				t.Errorf("%s comes after %s", name, last)
-			}
-			last = name
-		}
+	var members map[string]json.RawMessage
+	if err := json.Unmarshal(b, &members); err != nil {
+		t.Fatal(err)
+	}
+	var sorted []byte
+	for _, name := range slices.Sorted(maps.Keys(members)) {
+		sorted = fmt.Appendf(sorted, ",%q:%s", name, members[name])
+	}
+	if got := "," + strings.Trim(string(b), "{}") + "}"; !strings.HasPrefix(string(sorted), got[:len(got)-1]) {
+		t.Errorf("members are not sorted: %s", b)
 	}
 }
 

@@ -89,7 +89,7 @@ func readWAL(r io.ReaderAt, size int64, from walPos) (walScan, error) {
 	if offset > size {
 		return scan, fmt.Errorf("is shorter than before: %d bytes, want %d", size, offset)
 	}
-	in := bufio.NewReaderSize(io.NewSectionReader(r, offset, size-offset), walReadAhead)
+	in := bufio.NewReaderSize(io.NewSectionReader(r, offset, size-offset), int(min(walReadAhead, size-offset)))
 	var uncommitted []uint32
 	for {
 		if _, err := io.ReadFull(in, frame); err == io.EOF || err == io.ErrUnexpectedEOF {
