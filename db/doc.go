@@ -16,8 +16,8 @@
 // descriptor of the main file of its own, for as long as the file is in use: closing a descriptor
 // drops the POSIX locks that the process, SQLite included, holds on the file.
 //
-// DB.mu guards what Capture, Published and Replace share and is held while they touch the main
-// file; the pool's lock is never held together with it.
+// DB.mu guards what Capture, Published, Release and Replace share, and is held while they touch the
+// main file. Lock order: DB.mu, then a pool's opening, then its mu.
 //
 // SQLite is called through a small binding of our own (sqlite.h, sqlite.c, conn.go) instead of
 // database/sql: the clock, the random numbers and the counters of a connection must follow the
