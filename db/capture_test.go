@@ -432,6 +432,23 @@ func TestReplace(t *testing.T) {
 	}
 }
 
+// TestReplaceRelative replaces a database whose path is relative and full of what URIs quote.
+func TestReplaceRelative(t *testing.T) {
+	t.Chdir(t.TempDir())
+	dir := "a'b c%41?x=1#y"
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	d := open(t, filepath.Join(dir, "db.sqlite"), Config{})
+	exec(t, d, setup)
+	if err := d.Replace(imageFile(t, d, "CREATE TABLE r (x)"), ""); err != nil {
+		t.Fatal(err)
+	}
+	if n := value(t, d, "SELECT count(*) FROM r"); n != int64(0) {
+		t.Errorf("%v rows", n)
+	}
+}
+
 func TestReplaceRefused(t *testing.T) {
 	d := openNew(t)
 	exec(t, d, setup)

@@ -343,4 +343,5 @@ func compileOptions() []string {
 	return opts
 }
 
-func sqliteVersion() string { return C.GoString(C.sqlite3_libversion()) }
+// SQLiteVersion returns the version of the SQLite that is built in.
+func SQLiteVersion() string { return C.GoString(C.sqlite3_libversion()) }

@@ -131,7 +131,7 @@ func (d *DB) checkImage(name, check string) (wal bool, err error) {
 	if string(h[:len(headerMagic)]) != headerMagic {
 		return false, errNotDatabase
 	}
-	uri := (&url.URL{Scheme: "file", Path: name, RawQuery: "immutable=1"}).String()
+	uri := "file:" + url.PathEscape(name) + "?immutable=1" // the path may be relative, and hold anything
 	c, err := openConn(uri, openReadOnly|openURI, reader, clock{})
 	if err != nil {
 		return false, err

@@ -58,7 +58,7 @@ func (d *DB) Stats() (Stats, error) {
 		WriteDSN:       fmt.Sprintf("file:%s?_fk=%t&_journal=WAL&_sync=0", d.path, d.cfg.ForeignKeys),
 		// No transaction outlives the entry or the query that began it.
 		OpenTransaction: map[string]bool{"ro": false, "rw": false},
-		Version:         sqliteVersion(),
+		Version:         SQLiteVersion(),
 		WALSize:         d.WALSize(),
 	}
 	info, err := d.fs.Stat(d.path)
