@@ -99,7 +99,7 @@ func (f *fsm) apply(l *raft.Log) (*command.Response, error) {
 	if resp == nil {
 		resp = &command.Response{}
 	}
-	if e.Kind != command.Unified || wrote(resp) {
+	if e.Kind != command.Unified || resp.Writes > 0 {
 		f.changed.Store(l.Index)
 	}
 	resp.Index = l.Index
@@ -127,15 +127,6 @@ func (f *fsm) fail(act string, index uint64, err error) error {
 		f.log.Error("state machine stopped", "index", index, "err", err)
 	}
 	return err
-}
-
-func wrote(resp *command.Response) bool {
-	for i := range resp.Results {
-		if resp.Results[i].Write != nil {
-			return true
-		}
-	}
-	return false
 }
 
 // Snapshot implements raft.FSM.

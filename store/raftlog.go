@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"strings"
 
 	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/raft"
 )
 
 // levelOff is above every level that anything is logged at.
@@ -62,6 +64,9 @@ func (b *logBridge) Accept(_ string, level hclog.Level, msg string, args ...any)
 	case <-b.closing:
 		l = min(l, slog.LevelDebug)
 	default:
+	}
+	if slices.Contains(args, any(raft.ErrNothingNewToSnapshot)) {
+		l = min(l, slog.LevelDebug) // an idle node is no error
 	}
 	if l < b.level || !b.log.Enabled(context.Background(), l) {
 		return

@@ -19,6 +19,7 @@ func (s *Store) observe(ctx context.Context) error {
 			switch data := o.Data.(type) {
 			case raft.LeaderObservation:
 				s.counters.leaderChanges.Add(1)
+				s.log.Info("leader changed", "leader", data.LeaderID, "addr", data.LeaderAddr, "here", string(data.LeaderID) == s.cfg.NodeID)
 				s.lead.changed.wake()
 			case raft.RaftState:
 				s.lead.changed.wake()
