@@ -69,19 +69,15 @@ func (c *Client) Close() error {
 	return nil
 }
 
-// Status describes the Client for /status.
-func (c *Client) Status() ClientStatus {
+// Pools describes the connections to other nodes, by Raft address.
+func (c *Client) Pools() map[string]PoolStatus {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	s := ClientStatus{
-		Pools:     map[string]PoolStatus{},
-		LocalAddr: c.cfg.LocalAddr,
-		Timeout:   c.cfg.ConnectTimeout.String(),
-	}
+	pools := make(map[string]PoolStatus, len(c.pools))
 	for addr, p := range c.pools {
-		s.Pools[addr] = PoolStatus{Idle: len(p.idle), MaxOpen: maxOpen, Open: p.open}
+		pools[addr] = PoolStatus{Idle: len(p.idle), MaxOpen: maxOpen, Open: p.open}
 	}
-	return s
+	return pools
 }
 
 // Do has the node at addr run req, as req.Forward says. Errors:

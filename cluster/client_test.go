@@ -167,7 +167,7 @@ func TestClientUnreachable(t *testing.T) {
 	if got := c.Counters()["num_client_execute_retries"]; got != 2 {
 		t.Errorf("num_client_execute_retries = %d; want 2", got)
 	}
-	if got := len(c.Status().Pools); got != 0 {
+	if got := len(c.Pools()); got != 0 {
 		t.Errorf("%d pools are left of a node that is gone", got)
 	}
 }

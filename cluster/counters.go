@@ -89,13 +89,6 @@ func (c *Client) Counters() map[string]int64 {
 	}
 }
 
-// ClientStatus is the "cluster" object in the "http" object of /status.
-type ClientStatus struct {
-	Pools     map[string]PoolStatus `json:"conn_pool_stats,omitempty"` // by Raft address
-	LocalAddr string                `json:"local_node_addr"`
-	Timeout   string                `json:"timeout"` // of connecting
-}
-
 // PoolStatus describes the connections to one node.
 type PoolStatus struct {
 	Idle    int `json:"idle"`

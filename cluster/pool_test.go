@@ -27,7 +27,7 @@ func TestPoolIdle(t *testing.T) {
 		expect := func(when string, idle int) {
 			t.Helper()
 			want := PoolStatus{Idle: idle, MaxOpen: maxOpen, Open: idle}
-			if got := c.Status().Pools["peer"]; got != want || len(p.slots) != 0 {
+			if got := c.Pools()["peer"]; got != want || len(p.slots) != 0 {
 				t.Errorf("%s: %+v, %d in use; want %+v, 0 in use", when, got, len(p.slots), want)
 			}
 		}

@@ -243,7 +243,7 @@ func TestServiceCounters(t *testing.T) {
 	if got := s.Counters()["num_join_req"]; got != 2 {
 		t.Errorf("num_join_req = %d; want 2", got)
 	}
-	if got := c.Status().Pools[addr]; got.Open != 1 || got.Idle != 1 {
+	if got := c.Pools()[addr]; got.Open != 1 || got.Idle != 1 {
 		t.Errorf("pool = %+v; want one idle connection", got)
 	}
 	if got, want := s.Status(), (ServiceStatus{addr, "example.test:4001", "true"}); got != want {

@@ -81,6 +81,10 @@ type Config struct {
 	Status map[string]func() any
 	Vars   map[string]func() any
 
+	// Pools returns the connections to other nodes, by their addresses, for /status; nil if there
+	// are none to tell of.
+	Pools func() any
+
 	MaxBody       int64         // bytes of a request body; zero means 64 MiB
 	MaxStatements int           // statements of a request; zero means 262144
 	StallTimeout  time.Duration // bounds reading a header, and each wait for a client to send or take more; zero means 30 s

@@ -80,12 +80,15 @@ func (s *Server) httpStatus() map[string]any {
 	m := map[string]any{
 		"auth":      "disabled",
 		"bind_addr": s.cfg.BindAddr,
-		"cluster": map[string]string{
-			"local_node_addr": s.cfg.RaftAddr,
-			"timeout":         defaultTimeout.String(),
-		},
-		"tls": s.tlsStatus(),
+		"tls":       s.tlsStatus(),
 	}
+	peers := map[string]any{"local_node_addr": s.cfg.RaftAddr, "timeout": defaultTimeout.String()}
+	if s.cfg.Pools != nil {
+		if pools := s.cfg.Pools(); pools != nil {
+			peers["conn_pool_stats"] = pools
+		}
+	}
+	m["cluster"] = peers
 	if s.cfg.Auth != nil {
 		m["auth"] = "enabled"
 	}

@@ -78,6 +78,12 @@ func TestStatus(t *testing.T) {
 	}
 }
 
+func TestStatusPools(t *testing.T) {
+	f := newFixture()
+	f.cfg.Pools = func() any { return map[string]map[string]int{"127.0.0.1:14012": {"idle": 1}} }
+	check(t, f.do(t, "GET", "/status?key=http.cluster.conn_pool_stats", ""), http.StatusOK, `{"127.0.0.1:14012":{"idle":1}}`)
+}
+
 // TestStatusBeforeOpen checks what is there from the first moment on.
 func TestStatusBeforeOpen(t *testing.T) {
 	f := newFixture()

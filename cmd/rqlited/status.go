@@ -29,8 +29,17 @@ func (n *node) apiConfig(router *cluster.Router) httpd.Config {
 			"proxy":   func() any { return router.Counters() },
 			"store":   n.late.counters,
 		},
+		Pools:  n.pools,
 		Logger: n.log,
 	}
+}
+
+// pools returns the connections to other nodes, or nil if none was needed yet.
+func (n *node) pools() any {
+	if pools := n.client.Pools(); len(pools) > 0 {
+		return pools
+	}
+	return nil
 }
 
 // clusterCounters joins what the two sides of a call count.

@@ -3,7 +3,8 @@ package main
 import (
 	"fmt"
 	"runtime"
-	"runtime/debug"
+
+	"rqlited/db"
 )
 
 // The linker sets these in builds made by the Makefile.
@@ -15,22 +16,8 @@ var (
 	commit = "unknown"
 )
 
-// driver is the module that contains SQLite.
-const driver = "github.com/rqlite/go-sqlite3"
-
 // versionLine is the answer to -version.
 func versionLine() string {
-	return fmt.Sprintf("rqlited %s %s %s %s go-sqlite3 %s (commit %s, compiler %s)",
-		version, runtime.GOOS, runtime.GOARCH, runtime.Version(), driverVersion(), commit, runtime.Compiler)
-}
-
-func driverVersion() string {
-	if info, ok := debug.ReadBuildInfo(); ok {
-		for _, dep := range info.Deps {
-			if dep.Path == driver {
-				return dep.Version
-			}
-		}
-	}
-	return "unknown"
+	return fmt.Sprintf("rqlited %s %s %s %s sqlite%s (commit %s, compiler %s)",
+		version, runtime.GOOS, runtime.GOARCH, runtime.Version(), db.SQLiteVersion(), commit, runtime.Compiler)
 }
