@@ -15,7 +15,7 @@ const maxPrealloc = 1 << 20
 // readBody reads the whole body, which may be as long as the configuration says. A client that
 // stops sending is given up after the stall timeout, however much it has sent.
 func (s *Server) readBody(w http.ResponseWriter, c *call) ([]byte, error) {
-	limit := s.cfg.MaxBody
+	limit := s.cfg.Limits.Body
 	if c.ContentLength > limit {
 		w.Header().Set("Connection", "close") // rather than read what nobody wants
 		return nil, tooLarge("request body is larger than %d bytes", limit)
@@ -25,7 +25,7 @@ func (s *Server) readBody(w http.ResponseWriter, c *call) ([]byte, error) {
 	body := &stallReader{
 		r:    http.MaxBytesReader(w, c.Body, limit),
 		conn: http.NewResponseController(w),
-		wait: s.cfg.StallTimeout,
+		wait: s.cfg.Limits.Stall,
 	}
 	_, err := buf.ReadFrom(body)
 	if err := errors.Join(err, body.done()); err != nil {

@@ -61,6 +61,14 @@ type TLS struct {
 	ClientAuth                string // as tls.ClientAuthType prints it
 }
 
+// Limits bound what clients may ask for and how long they may take.
+type Limits struct {
+	Body       int64         // bytes of a request body; zero means 64 MiB
+	Statements int           // statements of a request; zero means 262144
+	Stall      time.Duration // bounds reading a header, and each wait for a client to send or take more; zero means 30 s
+	Idle       time.Duration // bounds the wait for the next request of a connection; zero means 2 min
+}
+
 // Config configures a Server. NewServer copies it. The maps must not change afterwards.
 type Config struct {
 	Version     string // in the header X-Rqlite-Version
@@ -85,19 +93,16 @@ type Config struct {
 	// are none to tell of.
 	Pools func() any
 
-	MaxBody       int64         // bytes of a request body; zero means 64 MiB
-	MaxStatements int           // statements of a request; zero means 262144
-	StallTimeout  time.Duration // bounds reading a header, and each wait for a client to send or take more; zero means 30 s
-	IdleTimeout   time.Duration // bounds the wait for the next request of a connection; zero means 2 min
+	Limits Limits
 
 	Logger *slog.Logger // nil discards
 }
 
 func (c Config) withDefaults() Config {
-	c.MaxBody = cmp.Or(c.MaxBody, 64<<20)
-	c.MaxStatements = cmp.Or(c.MaxStatements, 1<<18)
-	c.StallTimeout = cmp.Or(c.StallTimeout, 30*time.Second)
-	c.IdleTimeout = cmp.Or(c.IdleTimeout, 2*time.Minute)
+	c.Limits.Body = cmp.Or(c.Limits.Body, 64<<20)
+	c.Limits.Statements = cmp.Or(c.Limits.Statements, 1<<18)
+	c.Limits.Stall = cmp.Or(c.Limits.Stall, 30*time.Second)
+	c.Limits.Idle = cmp.Or(c.Limits.Idle, 2*time.Minute)
 	c.Build.Commit = cmp.Or(c.Build.Commit, "unknown")
 	c.Build.Time = cmp.Or(c.Build.Time, "unknown")
 	c.Build.Compiler = cmp.Or(c.Build.Compiler, "unknown")

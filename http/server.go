@@ -32,8 +32,8 @@ func NewServer(cfg Config, db Database, n Node, p Peers) *Server {
 	s.routes = s.table()
 	s.srv = &http.Server{
 		Handler:           s,
-		ReadHeaderTimeout: s.cfg.StallTimeout,
-		IdleTimeout:       s.cfg.IdleTimeout,
+		ReadHeaderTimeout: s.cfg.Limits.Stall,
+		IdleTimeout:       s.cfg.Limits.Idle,
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
 
 		// OPTIONS * is answered like OPTIONS on any other target.
@@ -63,7 +63,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 // ServeHTTP answers one request: headers, OPTIONS, query parameters and routing come before
 // anything that an endpoint does, in this order.
 func (s *Server) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
-	w := newAnswer(rw, s.cfg.StallTimeout)
+	w := newAnswer(rw, s.cfg.Limits.Stall)
 	defer w.end()
 	defer s.survive(w, r)
 	s.setHeaders(w.Header())

@@ -65,7 +65,7 @@ func serve(t *testing.T, db dbFunc, test func(t *testing.T, s *Server, l *memLis
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture()
 		f.cfg.Logger = slog.New(slog.NewTextHandler(t.Output(), nil))
-		f.cfg.MaxBody = 1 << 20
+		f.cfg.Limits.Body = 1 << 20
 		s := NewServer(f.cfg, db, &f.node, &f.peers)
 		l := newMemListener()
 		served := make(chan error, 1)

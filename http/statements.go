@@ -83,7 +83,7 @@ func (s *Server) statements(w http.ResponseWriter, c *call, k command.Kind) ([]c
 	if k != command.Unified && strings.HasPrefix(c.Header.Get("Content-Type"), "text/plain") {
 		return []command.Statement{{SQL: string(body)}}, nil
 	}
-	return decodeStatements(body, s.cfg.MaxStatements)
+	return decodeStatements(body, s.cfg.Limits.Statements)
 }
 
 // loggedText reports whether the text of req's statements may become part of a log entry.

@@ -258,7 +258,7 @@ func TestRefused(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			f := newFixture()
-			f.cfg.MaxBody, f.cfg.MaxStatements = 64, 3
+			f.cfg.Limits.Body, f.cfg.Limits.Statements = 64, 3
 			check(t, f.do(t, tt.method, tt.path, tt.body, "Content-Type: "+tt.ctype), tt.code, tt.want)
 			if len(f.db.asked) != 0 {
 				t.Errorf("the database was asked %+v", f.db.asked)

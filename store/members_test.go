@@ -3,6 +3,7 @@ package store
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -43,16 +44,16 @@ func TestJoin(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			got := ""
+			var got strings.Builder
 			for i, sv := range servers {
 				if i > 0 {
-					got += " "
+					got.WriteString(" ")
 				}
-				got += sv.ID
+				got.WriteString(sv.ID)
 			}
 			c := leader.Counters()
-			if got != st.members || c["num_ignored_joins"] != st.ignored || c["num_removed_before_joins"] != st.removed {
-				t.Errorf("members %q, ignored %d, removed %d; want %q, %d, %d", got,
+			if got.String() != st.members || c["num_ignored_joins"] != st.ignored || c["num_removed_before_joins"] != st.removed {
+				t.Errorf("members %q, ignored %d, removed %d; want %q, %d, %d", got.String(),
 					c["num_ignored_joins"], c["num_removed_before_joins"], st.members, st.ignored, st.removed)
 			}
 			if servers[1].Voter != st.wantVoter {
