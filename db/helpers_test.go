@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -87,36 +88,37 @@ func value(t testing.TB, d *DB, sql string) any {
 // show writes results the short way tests compare: writes as "id/rows", rows as JSON, errors as
 // they are.
 func show(results ...command.Result) string {
-	out := ""
+	var out strings.Builder
 	for i, r := range results {
 		if i > 0 {
-			out += "; "
+			out.WriteString("; ")
 		}
 		switch {
 		case r.Error != "" && r.Rows != nil:
-			out += "read error " + r.Error
+			out.WriteString("read error " + r.Error)
 		case r.Error != "":
-			out += "error " + r.Error
+			out.WriteString("error " + r.Error)
 		case r.Write != nil:
-			out += fmt.Sprintf("%d/%d", r.Write.LastInsertID, r.Write.RowsAffected)
+			out.WriteString(fmt.Sprintf("%d/%d", r.Write.LastInsertID, r.Write.RowsAffected))
 		default:
 			b, err := json.Marshal(r.Rows.Values)
 			if err != nil {
 				panic(err)
 			}
-			out += string(b)
+			out.WriteString(string(b))
 		}
 	}
-	return out
+	return out.String()
 }
 
 // dump returns everything in the database as text.
 func dump(t testing.TB, d *DB) string {
 	t.Helper()
-	out := show(query(t, d, "SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY name").Results...)
+	var out strings.Builder
+	out.WriteString(show(query(t, d, "SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY name").Results...))
 	for _, row := range query(t, d, "SELECT name FROM sqlite_schema WHERE type='table' ORDER BY name").Results[0].Rows.Values {
 		name := row[0].(string)
-		out += "\n" + name + show(query(t, d, "SELECT rowid, * FROM \""+name+"\" ORDER BY rowid").Results...)
+		out.WriteString("\n" + name + show(query(t, d, "SELECT rowid, * FROM \""+name+"\" ORDER BY rowid").Results...))
 	}
-	return out
+	return out.String()
 }
