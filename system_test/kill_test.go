@@ -73,7 +73,7 @@ func TestPausedLeader(t *testing.T) {
 			}
 			return err
 		})
-		l.progress(t, 50)
+		l.progress(t, 10) // a client that asks the frozen node waits until it gives up
 		old.resume()
 		c.waitReady()
 	}

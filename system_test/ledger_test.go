@@ -62,7 +62,7 @@ func (l *ledger) write(ctx context.Context, c cluster, client int, rng *rand.Ran
 		}
 		r := row{client, seq}
 		l.note(r, false)
-		_, err := c[rng.IntN(len(c))].sql(5*time.Second, "/db/execute?transaction&timeout=2s",
+		_, err := c[rng.IntN(len(c))].sql(3*time.Second, "/db/execute?transaction&timeout=2s",
 			[]any{"INSERT INTO ledger VALUES (?, ?, random())", client, seq},
 			"UPDATE counter SET n = n + 1")
 		if err != nil {

@@ -36,6 +36,8 @@ type process struct {
 	cmd   *exec.Cmd
 	done  chan struct{}
 	state *os.ProcessState
+
+	awaited bool // the test knows that it has to end
 }
 
 // newNode prepares a node; nothing runs yet. Its addresses stay reserved until the test ends.
@@ -202,6 +204,7 @@ func (n *node) resume() { n.t.Helper(); n.signal(syscall.SIGCONT) }
 // wait waits for the end of the process and returns its exit code, -1 if a signal ended it.
 func (n *node) wait(limit time.Duration) int {
 	n.t.Helper()
+	n.proc.awaited = true
 	select {
 	case <-n.proc.done:
 		n.client.CloseIdleConnections()
@@ -245,6 +248,8 @@ func (n *node) cleanup() {
 	if n.running() {
 		n.proc.cmd.Process.Kill()
 		<-n.proc.done
+	} else if n.proc != nil && !n.proc.awaited {
+		n.t.Errorf("%s has ended by itself: %s", n.id, n.proc.state)
 	}
 	n.client.CloseIdleConnections()
 	log := n.log()
