@@ -191,7 +191,7 @@ func (f *former) bootstrap(ctx context.Context, members []store.Server) error {
 	defer cancel()
 	for pause := firstPause; ; pause = bootstrapPause {
 		if sleep(ctx, pause+rand.N(pause)) != nil {
-			return f.bootstrapEnded(ctx, members)
+			return f.bootstrapEnded(ctx)
 		}
 		if _, led := f.node.Leader(); led || f.joinAny(ctx) {
 			return nil
@@ -203,16 +203,18 @@ func (f *former) bootstrap(ctx context.Context, members []store.Server) error {
 	}
 }
 
-// bootstrapEnded says what it means that no leader was found in time.
-func (f *former) bootstrapEnded(ctx context.Context, members []store.Server) error {
+// bootstrapEnded says what it means that no leader was found before ctx ended. The node may have
+// become a member since the start: others have counted it.
+func (f *former) bootstrapEnded(ctx context.Context) error {
+	members, err := f.node.Servers()
 	switch {
-	case !errors.Is(context.Cause(ctx), errBootTimeout):
-		return errBootStopped
-	case f.isMember(members):
-		f.log.Warn("no leader yet, starting as the member this node is", "waited", f.cfg.BootstrapTimeout)
+	case err == nil && f.isMember(members):
+		f.log.Warn("no leader yet, starting as the member this node is", "reason", context.Cause(ctx))
 		return nil
+	case errors.Is(context.Cause(ctx), errBootTimeout):
+		return errBootTimeout
 	}
-	return errBootTimeout
+	return errBootStopped
 }
 
 // notifyAll tells every address of the node, itself included. The first that fails ends the round:

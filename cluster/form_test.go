@@ -257,6 +257,21 @@ func TestFormCanceled(t *testing.T) {
 	}
 }
 
+// TestFormStoppedAsMember stops a node whose cluster was formed a moment ago, by others, and has no
+// leader just now. It is a member, so it stops as one.
+func TestFormStoppedAsMember(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+		defer cancel()
+		n := &formNode{}
+		time.AfterFunc(100*time.Millisecond, func() { n.change(func(n *formNode) { n.members = []store.Server{self} }) })
+		cfg := formConfig(&formClient{}, func(c *FormConfig) { c.Join, c.BootstrapExpect = []string{"b:1"}, 3 })
+		if err := Form(ctx, cfg, n); err != nil {
+			t.Errorf("Form() = %v; want nil", err)
+		}
+	})
+}
+
 // TestFormProbe asks real listeners whether they speak HTTP.
 func TestFormProbe(t *testing.T) {
 	plain := httptest.NewServer(http.NotFoundHandler())

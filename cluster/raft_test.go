@@ -66,8 +66,7 @@ func startRaft(t *testing.T, id string) raftNode {
 	cfg := raft.DefaultConfig()
 	cfg.LocalID = raft.ServerID(id)
 	cfg.Logger = quiet()
-	cfg.HeartbeatTimeout, cfg.ElectionTimeout = 200*time.Millisecond, 200*time.Millisecond
-	cfg.LeaderLeaseTimeout, cfg.CommitTimeout = 100*time.Millisecond, time.Millisecond
+	cfg.CommitTimeout = time.Millisecond
 	cfg.TrailingLogs = 1
 	logs := raft.NewInmemStore()
 	transport := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{

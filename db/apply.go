@@ -18,8 +18,9 @@ const julianEpoch = 210866760000000
 // equal, and a replica stays equal to itself after a restart:
 //   - The time is the entry's, and random numbers are drawn from its seed. In entries of rqlite,
 //     which have neither, they are real.
-//   - last_insert_rowid, changes and total_changes begin at zero with each entry, and so do the
-//     counters in results. In rqlite they carry over from earlier requests, until a restart.
+//   - last_insert_rowid, changes and total_changes begin at zero with each entry. Only the counters
+//     in results, which nothing depends on, carry over from earlier entries until the database is
+//     opened again or replaced, as in rqlite.
 //   - Settings (PRAGMA), temporary tables and other state of the connection end with the entry.
 //   - A transaction that an entry leaves open is rolled back, and the statements from the one that
 //     opened it on report an error.
@@ -253,6 +254,7 @@ func (d *DB) reopenWriter() error {
 		return err
 	}
 	old := d.writer
+	c.c.carried_rowid, c.c.carried_changes = old.c.carried_rowid, old.c.carried_changes
 	d.writer = c
 	return old.close()
 }

@@ -47,10 +47,32 @@ func TestExecute(t *testing.T) {
 			if rows := value(t, d, "SELECT count(*) FROM t"); rows != tt.rows {
 				t.Errorf("%v rows in t, want %d", rows, tt.rows)
 			}
-			if got := show(exec(t, d, "SELECT 1").Results...); got != "0/0" {
-				t.Errorf("counters of the next entry are %s, want 0/0", got)
+			next := command.Request{Kind: command.Unified, Statements: statements("SELECT last_insert_rowid(), changes(), total_changes()")}
+			if got := show(request(t, d, next).Results...); got != "[[0,0,0]]" {
+				t.Errorf("the next entry sees the counters %s, want 0", got)
 			}
 		})
+	}
+}
+
+// TestCountersCarryOver shows in results what SQLite's connection has counted, as long as it lives,
+// also if it had to be replaced meanwhile.
+func TestCountersCarryOver(t *testing.T) {
+	d := openNew(t)
+	exec(t, d, setup)
+	for _, st := range []struct{ sql, want string }{
+		{"INSERT INTO t(n) VALUES('a'),('b')", "2/2"},
+		{"CREATE TABLE u(a)", "2/2"},
+		{"UPDATE t SET n='c' WHERE id=9", "2/0"},
+		{"DELETE FROM t WHERE id=1", "2/1"},
+		{"PRAGMA cache_size=100", "2/1"},
+		{"CREATE TEMP TABLE v(a)", "2/1"},
+		{"SELECT 1", "2/1"},
+		{"INSERT INTO t(id, n) VALUES(7, 'd')", "7/1"},
+	} {
+		if got := show(exec(t, d, st.sql).Results...); got != st.want {
+			t.Errorf("%s: %s, want %s", st.sql, got, st.want)
+		}
 	}
 }
 
@@ -117,7 +139,7 @@ func TestUnified(t *testing.T) {
 		{"SELECT 1;;; -- c", "[[1]]", 0},
 		{"EXPLAIN QUERY PLAN INSERT INTO t(n) VALUES('z')", "null", 0},
 		{"PRAGMA user_version", "[[0]]", 0},
-		{"PRAGMA user_version=3", "0/0", 1},
+		{"PRAGMA user_version=3", "2/0", 1}, // EXPLAIN has set the second to 0
 		{"BEGIN", "read error " + msgOpen, 0},
 		{";", "0/0", 1},
 	}

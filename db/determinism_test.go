@@ -1,7 +1,6 @@
 package db
 
 import (
-	"fmt"
 	"math/rand/v2"
 	"path/filepath"
 	"testing"
@@ -77,8 +76,8 @@ func TestReplicasStayEqual(t *testing.T) {
 	var s chain
 	snapshotAt := 0 // entries in the head
 	for n, e := range log {
-		want := fmt.Sprint(show(apply(t, steady, e).Results...))
-		if got := fmt.Sprint(show(apply(t, moving, e).Results...)); got != want {
+		want := show(uncounted(apply(t, steady, e))...)
+		if got := show(uncounted(apply(t, moving, e))...); got != want {
 			t.Fatalf("entry %d: results are\n%s\nand\n%s", n, got, want)
 		}
 		switch dice.IntN(12) {
@@ -94,6 +93,17 @@ func TestReplicasStayEqual(t *testing.T) {
 	if got, want := dump(t, moving), dump(t, steady); got != want {
 		t.Errorf("databases differ:\n%s\n\n%s", got, want)
 	}
+}
+
+// uncounted returns results without the counters of writes, which carry over from before as long as
+// nothing is restarted. What SQL sees of them is among the entries.
+func uncounted(resp *command.Response) []command.Result {
+	for i := range resp.Results {
+		if resp.Results[i].Write != nil {
+			resp.Results[i].Write = &command.Write{}
+		}
+	}
+	return resp.Results
 }
 
 // restart stops d and starts it again from its newest snapshot: the file itself if it was kept,

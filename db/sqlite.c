@@ -319,8 +319,9 @@ static int changed(db_conn *c) {
 
 static void counters(db_conn *c) {
 	c->autocommit = sqlite3_get_autocommit(c->db);
-	c->rowid = sqlite3_last_insert_rowid(c->db);
-	c->changes = changed(c) ? sqlite3_changes64(c->db) : 0;
+	int64_t rowid = sqlite3_last_insert_rowid(c->db);
+	c->rowid = rowid != 0 ? rowid : c->carried_rowid;
+	c->changes = changed(c) ? sqlite3_changes64(c->db) : c->carried_changes;
 }
 
 // db_run runs a statement and drops its rows. Resetting it keeps the error message.
@@ -489,7 +490,11 @@ void db_begin_entry(db_conn *c, int64_t clock, uint64_t seed) {
 	db_vfs_begin(c->vfs, clock);
 }
 
+// db_end_entry keeps the counters for the results of later entries, whose SQL does not see them.
 void db_end_entry(db_conn *c) {
+	counters(c);
+	c->carried_rowid = c->rowid;
+	c->carried_changes = c->changes;
 	c->seeded = 0;
 	db_vfs_begin(c->vfs, 0);
 }

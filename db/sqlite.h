@@ -63,6 +63,7 @@ typedef struct {
 	int columns, params, readonly, explain;
 	int autocommit;
 	int64_t rowid, changes;
+	int64_t carried_rowid, carried_changes; // what they were when the last entry ended
 	int rows;
 	unsigned reprepared;
 	db_buf buf;  // rows

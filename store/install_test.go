@@ -54,12 +54,14 @@ func newStray(t *testing.T, prepare func(stray *node)) (leader, stray *node) {
 // entry has been compacted away. The leader has no log, so it sends its snapshot: once, not for
 // ever.
 func TestInstallBelowSurplus(t *testing.T) {
-	leader, stray := newStray(t, func(n *node) { n.snapshot(t, 1) })
+	leader, stray := newStray(t, func(n *node) {
+		n.snapshot(t, 1)
+		head, _ := n.snaps.Head()
+		if first, last, err := n.logs.bounds(); err != nil || first != head.Index+1 || last < first {
+			t.Fatalf("log is %d to %d behind snapshot %s, %v: that is not what this test is for", first, last, head.ID, err)
+		}
+	})
 	stray.open(t)
-	head, _ := stray.snaps.Head()
-	if first, last, err := stray.logs.bounds(); err != nil || first != head.Index+1 || last < first {
-		t.Fatalf("log is %d to %d behind snapshot %s, %v: that is not what this test is for", first, last, head.ID, err)
-	}
 	stray.waitRows(t, "SELECT v FROM foo", "a,b")
 	checkSettled(t, leader, stray)
 }
