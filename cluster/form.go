@@ -150,17 +150,15 @@ func (f *former) join(ctx context.Context, members []store.Server) error {
 		}
 		_, led := f.node.Leader()
 		switch {
-		case ctx.Err() != nil:
-			return fmt.Errorf("%w: %w", errJoin, errJoinStopped)
-		case member && (led || attempt >= f.cfg.JoinAttempts):
+		case member && (led || attempt >= f.cfg.JoinAttempts || ctx.Err() != nil):
 			f.log.Warn("rejoining was not confirmed, starting as the member this node is", "attempts", attempt)
 			return nil
+		case ctx.Err() != nil:
+			return fmt.Errorf("%w: %w", errJoin, errJoinStopped)
 		case attempt >= f.cfg.JoinAttempts:
 			return fmt.Errorf("%w: %w", errJoin, errJoin)
 		}
-		if err := sleep(ctx, f.cfg.JoinInterval); err != nil {
-			return fmt.Errorf("%w: %w", errJoin, errJoinStopped)
-		}
+		_ = sleep(ctx, f.cfg.JoinInterval) // if ctx ends, so does the next attempt, at once
 	}
 }
 

@@ -156,11 +156,7 @@ func (n *node) open(ctx context.Context, g *errgroup.Group) error {
 		n.log.Warn("joining anonymously, there is no credentials file", "join-as", n.cfg.joinAs)
 	}
 	if err := cluster.Form(ctx, n.formConfig(), st); err != nil {
-		_, formed := st.Leader()
-		if ctx.Err() == nil || !formed {
-			return fmt.Errorf("clustering failure: %w", err)
-		}
-		// It is no failure to be asked to stop just after the cluster has formed.
+		return fmt.Errorf("clustering failure: %w", err)
 	}
 	n.log.Info("node is a member of its cluster", "node", n.cfg.store.NodeID)
 	return nil
