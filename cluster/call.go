@@ -68,15 +68,15 @@ type call struct {
 
 // appendCall appends c as a Command.
 func appendCall(b []byte, c *call) []byte {
-	b = appendVarint(b, fieldType, uint64(c.typ))
+	b = command.AppendVarint(b, fieldType, uint64(c.typ))
 	field := bodies[c.typ].field
 	if c.body != nil && field < fieldCredentials {
 		b = appendBytes(b, field, c.body)
 	}
 	if c.creds != (Credentials{}) {
 		var m []byte
-		m = appendString(m, 1, c.creds.Username)
-		m = appendString(m, 2, c.creds.Password)
+		m = command.AppendString(m, 1, c.creds.Username)
+		m = command.AppendString(m, 2, c.creds.Password)
 		b = appendBytes(b, fieldCredentials, m)
 	}
 	if c.body != nil && field > fieldCredentials {
@@ -90,17 +90,17 @@ func appendCall(b []byte, c *call) []byte {
 func decodeCall(b []byte) (call, error) {
 	var c call
 	var field protowire.Number // of the body that stood last: the bodies are alternatives
-	err := eachField(b, func(num protowire.Number, bits uint64, body []byte) error {
+	err := command.EachField(b, func(f command.Field) error {
 		switch {
-		case num == fieldType:
-			if bits == 0 || bits >= uint64(len(bodies)) {
-				return fmt.Errorf("command of type %d: %w", bits, ErrMalformed)
+		case f.Num == fieldType:
+			if f.Bits == 0 || f.Bits >= uint64(len(bodies)) {
+				return fmt.Errorf("command of type %d: %w", f.Bits, ErrMalformed)
 			}
-			c.typ = callType(bits)
-		case num == fieldCredentials:
-			return c.creds.decode(body)
-		case num <= lastField && body != nil:
-			c.body, field = body, num
+			c.typ = callType(f.Bits)
+		case f.Num == fieldCredentials:
+			return c.creds.decode(f.Bytes)
+		case f.Num <= lastField && f.Message():
+			c.body, field = f.Bytes, f.Num
 		}
 		return nil
 	})
@@ -117,12 +117,12 @@ func decodeCall(b []byte) (call, error) {
 }
 
 func (c *Credentials) decode(b []byte) error {
-	return eachField(b, func(num protowire.Number, _ uint64, body []byte) error {
-		switch num {
+	return command.EachField(b, func(f command.Field) error {
+		switch f.Num {
 		case 1:
-			c.Username = string(body)
+			c.Username = f.Text()
 		case 2:
-			c.Password = string(body)
+			c.Password = f.Text()
 		}
 		return nil
 	})
@@ -136,21 +136,21 @@ type member struct {
 
 // append returns the message. It is never nil, so that an empty one is sent as well.
 func (m member) append(b []byte) []byte {
-	b = appendString(b, 1, m.id)
-	b = appendString(b, 2, m.addr)
-	return appendBool(b, 3, m.voter)
+	b = command.AppendString(b, 1, m.id)
+	b = command.AppendString(b, 2, m.addr)
+	return command.AppendBool(b, 3, m.voter)
 }
 
 func decodeMember(b []byte) (member, error) {
 	var m member
-	err := eachField(b, func(num protowire.Number, bits uint64, body []byte) error {
-		switch num {
+	err := command.EachField(b, func(f command.Field) error {
+		switch f.Num {
 		case 1:
-			m.id = string(body)
+			m.id = f.Text()
 		case 2:
-			m.addr = string(body)
+			m.addr = f.Text()
 		case 3:
-			m.voter = bits != 0
+			m.voter = f.Bool()
 		}
 		return nil
 	})
@@ -164,18 +164,18 @@ type stepdown struct {
 }
 
 func (s stepdown) append(b []byte) []byte {
-	b = appendString(b, 1, s.id)
-	return appendBool(b, 2, s.wait)
+	b = command.AppendString(b, 1, s.id)
+	return command.AppendBool(b, 2, s.wait)
 }
 
 func decodeStepdown(b []byte) (stepdown, error) {
 	var s stepdown
-	err := eachField(b, func(num protowire.Number, bits uint64, body []byte) error {
-		switch num {
+	err := command.EachField(b, func(f command.Field) error {
+		switch f.Num {
 		case 1:
-			s.id = string(body)
+			s.id = f.Text()
 		case 2:
-			s.wait = bits != 0
+			s.wait = f.Bool()
 		}
 		return nil
 	})
@@ -190,21 +190,21 @@ type Meta struct {
 }
 
 func (m Meta) append(b []byte) []byte {
-	b = appendString(b, 1, m.URL)
-	b = appendVarint(b, 2, m.CommitIndex)
-	return appendString(b, 3, m.Version)
+	b = command.AppendString(b, 1, m.URL)
+	b = command.AppendVarint(b, 2, m.CommitIndex)
+	return command.AppendString(b, 3, m.Version)
 }
 
 func decodeMeta(b []byte) (Meta, error) {
 	var m Meta
-	err := eachField(b, func(num protowire.Number, bits uint64, body []byte) error {
-		switch num {
+	err := command.EachField(b, func(f command.Field) error {
+		switch f.Num {
 		case 1:
-			m.URL = string(body)
+			m.URL = f.Text()
 		case 2:
-			m.CommitIndex = bits
+			m.CommitIndex = f.Bits
 		case 3:
-			m.Version = string(body)
+			m.Version = f.Text()
 		}
 		return nil
 	})
@@ -218,18 +218,18 @@ type outcome struct {
 }
 
 func (o outcome) append(b []byte) []byte {
-	b = appendString(b, 1, o.err)
-	return appendString(b, 2, o.leader)
+	b = command.AppendString(b, 1, o.err)
+	return command.AppendString(b, 2, o.leader)
 }
 
 func decodeOutcome(b []byte) (outcome, error) {
 	var o outcome
-	err := eachField(b, func(num protowire.Number, _ uint64, body []byte) error {
-		switch num {
+	err := command.EachField(b, func(f command.Field) error {
+		switch f.Num {
 		case 1:
-			o.err = string(body)
+			o.err = f.Text()
 		case 2:
-			o.leader = string(body)
+			o.leader = f.Text()
 		}
 		return nil
 	})
@@ -246,63 +246,6 @@ func requestCall(k command.Kind) callType {
 	default:
 		return callRequest
 	}
-}
-
-// eachField calls visit for every field of the message b: with the value of a number, or with the
-// bytes of anything else, never nil. It fails with ErrMalformed or with visit's error.
-func eachField(b []byte, visit func(num protowire.Number, bits uint64, body []byte) error) error {
-	for len(b) > 0 {
-		num, typ, n := protowire.ConsumeTag(b)
-		if n < 0 {
-			return fmt.Errorf("%w: %w", ErrMalformed, protowire.ParseError(n))
-		}
-		b = b[n:]
-		var bits uint64
-		var body []byte
-		switch typ {
-		case protowire.VarintType:
-			bits, n = protowire.ConsumeVarint(b)
-		case protowire.BytesType:
-			body, n = protowire.ConsumeBytes(b)
-			if body == nil {
-				body = []byte{}
-			}
-		default: // no message here has such a field, so it is from a later release
-			if n = protowire.ConsumeFieldValue(num, typ, b); n >= 0 {
-				b = b[n:]
-				continue
-			}
-		}
-		if n < 0 {
-			return fmt.Errorf("field %d: %w: %w", num, ErrMalformed, protowire.ParseError(n))
-		}
-		b = b[n:]
-		if err := visit(num, bits, body); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func appendVarint(b []byte, num protowire.Number, v uint64) []byte {
-	if v == 0 {
-		return b
-	}
-	return protowire.AppendVarint(protowire.AppendTag(b, num, protowire.VarintType), v)
-}
-
-func appendBool(b []byte, num protowire.Number, v bool) []byte {
-	if !v {
-		return b
-	}
-	return appendVarint(b, num, 1)
-}
-
-func appendString(b []byte, num protowire.Number, s string) []byte {
-	if s == "" {
-		return b
-	}
-	return protowire.AppendString(protowire.AppendTag(b, num, protowire.BytesType), s)
 }
 
 func appendBytes(b []byte, num protowire.Number, body []byte) []byte {

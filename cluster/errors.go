@@ -3,13 +3,14 @@ package cluster
 import (
 	"errors"
 
+	"rqlited/command"
 	"rqlited/store"
 )
 
 var (
 	// ErrMalformed means that bytes from a peer are not what the protocol says; the connection
 	// they came from is closed.
-	ErrMalformed = errors.New("cluster: malformed message")
+	ErrMalformed = command.ErrMalformed
 
 	// ErrTooLarge means that a message is over its bound; nothing of it was kept.
 	ErrTooLarge = errors.New("cluster: message too large")

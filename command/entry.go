@@ -72,11 +72,11 @@ func EncodeEntry(dst []byte, e *Entry) ([]byte, error) {
 	if len(sub) > maxEntry || len(e.Data) > maxEntry {
 		return nil, fmt.Errorf("encode %s: %w", e.Kind, ErrTooLarge)
 	}
-	dst = appendVarint(dst, 1, uint64(e.Kind))
+	dst = AppendVarint(dst, 1, uint64(e.Kind))
 	dst = protowire.AppendBytes(protowire.AppendTag(dst, 2, protowire.BytesType), sub)
-	dst = appendBool(dst, 3, compressed)
+	dst = AppendBool(dst, 3, compressed)
 	if !e.Time.IsZero() {
-		dst = appendVarint(dst, fieldTime, protowire.EncodeZigZag(e.Time.UnixNano()))
+		dst = AppendVarint(dst, fieldTime, protowire.EncodeZigZag(e.Time.UnixNano()))
 	}
 	if e.Seed != 0 {
 		dst = protowire.AppendFixed64(protowire.AppendTag(dst, fieldSeed, protowire.Fixed64Type), e.Seed)
@@ -90,18 +90,18 @@ func DecodeEntry(b []byte) (*Entry, error) {
 	e := &Entry{}
 	var sub []byte
 	var compressed bool
-	err := eachField(b, func(f field) error {
+	err := EachField(b, func(f Field) error {
 		switch {
-		case f.num == 1 && f.typ == protowire.VarintType:
-			e.Kind = Kind(min(f.bits, 255))
-		case f.num == 2 && f.message():
-			sub = f.bytes
-		case f.num == 3:
-			compressed = f.bool()
-		case f.num == fieldTime && f.typ == protowire.VarintType:
-			e.Time = time.Unix(0, protowire.DecodeZigZag(f.bits)).UTC()
-		case f.num == fieldSeed && f.typ == protowire.Fixed64Type:
-			e.Seed = f.bits
+		case f.Num == 1 && f.Type == protowire.VarintType:
+			e.Kind = Kind(min(f.Bits, 255))
+		case f.Num == 2 && f.Message():
+			sub = f.Bytes
+		case f.Num == 3:
+			compressed = f.Bool()
+		case f.Num == fieldTime && f.Type == protowire.VarintType:
+			e.Time = time.Unix(0, protowire.DecodeZigZag(f.Bits)).UTC()
+		case f.Num == fieldSeed && f.Type == protowire.Fixed64Type:
+			e.Seed = f.Bits
 		}
 		return nil
 	})
@@ -125,9 +125,9 @@ func (e *Entry) decodeSub(sub []byte) (err error) {
 			e.Request.DBTimeout = 0 // rqlite's entries may hold it
 		}
 	case Load:
-		err = eachField(sub, func(f field) error {
-			if f.num == 1 && f.message() {
-				e.Data = f.bytes
+		err = EachField(sub, func(f Field) error {
+			if f.Num == 1 && f.Message() {
+				e.Data = f.Bytes
 			}
 			return nil
 		})
@@ -140,18 +140,18 @@ func (e *Entry) decodeSub(sub []byte) (err error) {
 func decodeChunk(b []byte) (*Chunk, error) {
 	c := &Chunk{}
 	var data []byte
-	err := eachField(b, func(f field) error {
+	err := EachField(b, func(f Field) error {
 		switch {
-		case f.num == 1 && f.message():
-			c.Stream = f.string()
-		case f.num == 2:
-			c.Sequence = int64(f.bits)
-		case f.num == 3:
-			c.Last = f.bool()
-		case f.num == 4 && f.message():
-			data = f.bytes
-		case f.num == 5:
-			c.Abort = f.bool()
+		case f.Num == 1 && f.Message():
+			c.Stream = f.Text()
+		case f.Num == 2:
+			c.Sequence = int64(f.Bits)
+		case f.Num == 3:
+			c.Last = f.Bool()
+		case f.Num == 4 && f.Message():
+			data = f.Bytes
+		case f.Num == 5:
+			c.Abort = f.Bool()
 		}
 		return nil
 	})

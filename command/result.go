@@ -13,7 +13,7 @@ import (
 // Releases before 8.23 expect another element in the answer to an Execute than later ones. Since
 // the wire types of the two forms differ, an element holds both, and either reader finds its own.
 func AppendResponse(dst []byte, k Kind, r *Response, errText string) []byte {
-	dst = appendString(dst, 1, errText)
+	dst = AppendString(dst, 1, errText)
 	if r == nil {
 		return dst
 	}
@@ -30,9 +30,9 @@ func AppendResponse(dst []byte, k Kind, r *Response, errText string) []byte {
 			}
 		})
 	}
-	dst = appendVarint(dst, 3, r.Index)
+	dst = AppendVarint(dst, 3, r.Index)
 	if k == Unified {
-		dst = appendVarint(dst, 4, uint64(r.Writes))
+		dst = AppendVarint(dst, 4, uint64(r.Writes))
 	}
 	return dst
 }
@@ -50,7 +50,7 @@ func appendRows(b []byte, r *Result) []byte {
 			b = appendMessage(b, 3, func(b []byte) []byte { return appendRow(b, row) })
 		}
 	}
-	b = appendString(b, 4, r.Error)
+	b = AppendString(b, 4, r.Error)
 	return appendDouble(b, 5, r.Time)
 }
 
@@ -63,8 +63,8 @@ func appendRow(b []byte, row []any) []byte {
 
 // appendWrite appends the body of an ExecuteResult without its error.
 func appendWrite(b []byte, w *Write, time float64) []byte {
-	b = appendVarint(b, 1, uint64(w.LastInsertID))
-	b = appendVarint(b, 2, uint64(w.RowsAffected))
+	b = AppendVarint(b, 1, uint64(w.LastInsertID))
+	b = AppendVarint(b, 2, uint64(w.RowsAffected))
 	return appendDouble(b, 4, time)
 }
 
@@ -76,7 +76,7 @@ func appendResult(b []byte, r *Result) []byte {
 	case r.Write != nil && r.Error == "":
 		return appendMessage(b, 2, func(b []byte) []byte { return appendWrite(b, r.Write, r.Time) })
 	default:
-		return appendString(b, 3, r.Error)
+		return AppendString(b, 3, r.Error)
 	}
 }
 
@@ -94,24 +94,24 @@ func appendExecuteResult(b []byte, r *Result) []byte {
 func DecodeResponse(k Kind, b []byte) (*Response, string, error) {
 	r := &Response{}
 	var errText string
-	err := eachField(b, func(f field) error {
+	err := EachField(b, func(f Field) error {
 		switch {
-		case f.num == 1 && f.message():
-			errText = f.string()
-		case f.num == 2 && f.message():
+		case f.Num == 1 && f.Message():
+			errText = f.Text()
+		case f.Num == 2 && f.Message():
 			var res Result
 			var err error
 			if k == Query {
-				err = res.decodeRows(f.bytes)
+				err = res.decodeRows(f.Bytes)
 			} else {
-				err = res.decode(f.bytes)
+				err = res.decode(f.Bytes)
 			}
 			r.Results = append(r.Results, res)
 			return err
-		case f.num == 3:
-			r.Index = f.bits
-		case f.num == 4:
-			r.Writes = int(f.bits)
+		case f.Num == 3:
+			r.Index = f.Bits
+		case f.Num == 4:
+			r.Writes = int(f.Bits)
 		}
 		return nil
 	})
@@ -125,21 +125,21 @@ func DecodeResponse(k Kind, b []byte) (*Response, string, error) {
 func (r *Result) decode(b []byte) error {
 	var old Write
 	var wrapped bool
-	err := eachField(b, func(f field) error {
+	err := EachField(b, func(f Field) error {
 		switch {
-		case f.num == 1 && f.message():
+		case f.Num == 1 && f.Message():
 			wrapped = true
-			return r.decodeRows(f.bytes)
-		case f.num == 2 && f.message():
+			return r.decodeRows(f.Bytes)
+		case f.Num == 2 && f.Message():
 			wrapped = true
-			return r.decodeWrite(f.bytes)
-		case f.num == 1:
-			old.LastInsertID = int64(f.bits)
-		case f.num == 2:
-			old.RowsAffected = int64(f.bits)
-		case f.num == 3 && f.message():
-			r.Error = f.string()
-		case f.num == 4 && f.typ == protowire.Fixed64Type:
+			return r.decodeWrite(f.Bytes)
+		case f.Num == 1:
+			old.LastInsertID = int64(f.Bits)
+		case f.Num == 2:
+			old.RowsAffected = int64(f.Bits)
+		case f.Num == 3 && f.Message():
+			r.Error = f.Text()
+		case f.Num == 4 && f.Type == protowire.Fixed64Type:
 			r.Time = f.float()
 		}
 		return nil
@@ -152,15 +152,15 @@ func (r *Result) decode(b []byte) error {
 
 func (r *Result) decodeWrite(b []byte) error {
 	r.Write = &Write{}
-	return eachField(b, func(f field) error {
+	return EachField(b, func(f Field) error {
 		switch {
-		case f.num == 1:
-			r.Write.LastInsertID = int64(f.bits)
-		case f.num == 2:
-			r.Write.RowsAffected = int64(f.bits)
-		case f.num == 3 && f.message():
-			r.Error = f.string()
-		case f.num == 4 && f.typ == protowire.Fixed64Type:
+		case f.Num == 1:
+			r.Write.LastInsertID = int64(f.Bits)
+		case f.Num == 2:
+			r.Write.RowsAffected = int64(f.Bits)
+		case f.Num == 3 && f.Message():
+			r.Error = f.Text()
+		case f.Num == 4 && f.Type == protowire.Fixed64Type:
 			r.Time = f.float()
 		}
 		return nil
@@ -169,19 +169,19 @@ func (r *Result) decodeWrite(b []byte) error {
 
 func (r *Result) decodeRows(b []byte) error {
 	r.Rows = &Rows{}
-	return eachField(b, func(f field) error {
+	return EachField(b, func(f Field) error {
 		switch {
-		case f.num == 1 && f.message():
-			r.Rows.Columns = append(r.Rows.Columns, f.string())
-		case f.num == 2 && f.message():
-			r.Rows.Types = append(r.Rows.Types, f.string())
-		case f.num == 3 && f.message():
-			row, err := decodeRow(f.bytes)
+		case f.Num == 1 && f.Message():
+			r.Rows.Columns = append(r.Rows.Columns, f.Text())
+		case f.Num == 2 && f.Message():
+			r.Rows.Types = append(r.Rows.Types, f.Text())
+		case f.Num == 3 && f.Message():
+			row, err := decodeRow(f.Bytes)
 			r.Rows.Values = append(r.Rows.Values, row)
 			return err
-		case f.num == 4 && f.message():
-			r.Error = f.string()
-		case f.num == 5 && f.typ == protowire.Fixed64Type:
+		case f.Num == 4 && f.Message():
+			r.Error = f.Text()
+		case f.Num == 5 && f.Type == protowire.Fixed64Type:
 			r.Time = f.float()
 		}
 		return nil
@@ -190,11 +190,11 @@ func (r *Result) decodeRows(b []byte) error {
 
 func decodeRow(b []byte) ([]any, error) {
 	row := []any{}
-	err := eachField(b, func(f field) error {
-		if f.num != 1 || !f.message() {
+	err := EachField(b, func(f Field) error {
+		if f.Num != 1 || !f.Message() {
 			return nil
 		}
-		p, err := decodeParam(f.bytes)
+		p, err := decodeParam(f.Bytes)
 		row = append(row, p.Value)
 		return err
 	})

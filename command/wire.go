@@ -12,37 +12,44 @@ import (
 // needs no generated code. Each function names its message and, as constants would only repeat
 // the names, the field numbers stand in the code: they are rqlite's and never change.
 
-// field is one decoded field: num and either bytes (length-delimited) or the bits of a number.
-type field struct {
-	num   protowire.Number
-	typ   protowire.Type
-	bits  uint64
-	bytes []byte
+// Field is one decoded field of a message: Bytes if it is length-delimited, else the Bits of a
+// number.
+type Field struct {
+	Num   protowire.Number
+	Type  protowire.Type
+	Bits  uint64
+	Bytes []byte // part of the message
 }
 
-func (f field) bool() bool           { return f.bits != 0 }
-func (f field) string() string       { return string(f.bytes) }
-func (f field) float() float64       { return math.Float64frombits(f.bits) }
-func (f field) message() bool        { return f.typ == protowire.BytesType }
-func (f field) nanos() time.Duration { return time.Duration(f.bits) }
+// Message reports whether f is length-delimited: a message, bytes or text.
+func (f Field) Message() bool { return f.Type == protowire.BytesType }
 
-// eachField calls visit for every field of the message b. It fails with ErrMalformed if b is not
-// a message, or with visit's error.
-func eachField(b []byte, visit func(field) error) error {
+// Bool returns f as a truth value.
+func (f Field) Bool() bool { return f.Bits != 0 }
+
+// Text returns f as text, which need not be UTF-8.
+func (f Field) Text() string { return string(f.Bytes) }
+
+func (f Field) float() float64       { return math.Float64frombits(f.Bits) }
+func (f Field) nanos() time.Duration { return time.Duration(f.Bits) }
+
+// EachField calls visit for every field of the message b, in their order. It fails with
+// ErrMalformed if b is not a message, or with visit's error.
+func EachField(b []byte, visit func(Field) error) error {
 	for len(b) > 0 {
 		num, typ, n := protowire.ConsumeTag(b)
 		if n < 0 {
 			return fmt.Errorf("%w: %w", ErrMalformed, protowire.ParseError(n))
 		}
 		b = b[n:]
-		f := field{num: num, typ: typ}
+		f := Field{Num: num, Type: typ}
 		switch typ {
 		case protowire.VarintType:
-			f.bits, n = protowire.ConsumeVarint(b)
+			f.Bits, n = protowire.ConsumeVarint(b)
 		case protowire.Fixed64Type:
-			f.bits, n = protowire.ConsumeFixed64(b)
+			f.Bits, n = protowire.ConsumeFixed64(b)
 		case protowire.BytesType:
-			f.bytes, n = protowire.ConsumeBytes(b)
+			f.Bytes, n = protowire.ConsumeBytes(b)
 		default:
 			n = protowire.ConsumeFieldValue(num, typ, b)
 		}
@@ -57,21 +64,24 @@ func eachField(b []byte, visit func(field) error) error {
 	return nil
 }
 
-func appendVarint(b []byte, num protowire.Number, v uint64) []byte {
+// AppendVarint appends a field that holds v, or nothing if v is 0.
+func AppendVarint(b []byte, num protowire.Number, v uint64) []byte {
 	if v == 0 {
 		return b
 	}
 	return protowire.AppendVarint(protowire.AppendTag(b, num, protowire.VarintType), v)
 }
 
-func appendBool(b []byte, num protowire.Number, v bool) []byte {
+// AppendBool appends a field that holds v, or nothing if v is false.
+func AppendBool(b []byte, num protowire.Number, v bool) []byte {
 	if !v {
 		return b
 	}
-	return appendVarint(b, num, 1)
+	return AppendVarint(b, num, 1)
 }
 
-func appendString(b []byte, num protowire.Number, s string) []byte {
+// AppendString appends a field that holds s, or nothing if s is empty.
+func AppendString(b []byte, num protowire.Number, s string) []byte {
 	if s == "" {
 		return b
 	}
@@ -104,7 +114,7 @@ func appendMessage(b []byte, num protowire.Number, body func([]byte) []byte) []b
 
 // appendParam appends the body of a Parameter. A nil value sets no field.
 func appendParam(b []byte, p Param) []byte {
-	b = appendString(b, 6, p.Name)
+	b = AppendString(b, 6, p.Name)
 	switch v := p.Value.(type) {
 	case nil:
 	case int64:
@@ -129,20 +139,20 @@ func appendParam(b []byte, p Param) []byte {
 
 func decodeParam(b []byte) (Param, error) {
 	var p Param
-	err := eachField(b, func(f field) error {
+	err := EachField(b, func(f Field) error {
 		switch {
-		case f.num == 1 && f.typ == protowire.VarintType:
-			p.Value = protowire.DecodeZigZag(f.bits)
-		case f.num == 2 && f.typ == protowire.Fixed64Type:
+		case f.Num == 1 && f.Type == protowire.VarintType:
+			p.Value = protowire.DecodeZigZag(f.Bits)
+		case f.Num == 2 && f.Type == protowire.Fixed64Type:
 			p.Value = f.float()
-		case f.num == 3 && f.typ == protowire.VarintType:
-			p.Value = f.bool()
-		case f.num == 4 && f.message():
-			p.Value = append([]byte{}, f.bytes...)
-		case f.num == 5 && f.message():
-			p.Value = f.string()
-		case f.num == 6 && f.message():
-			p.Name = f.string()
+		case f.Num == 3 && f.Type == protowire.VarintType:
+			p.Value = f.Bool()
+		case f.Num == 4 && f.Message():
+			p.Value = append([]byte{}, f.Bytes...)
+		case f.Num == 5 && f.Message():
+			p.Value = f.Text()
+		case f.Num == 6 && f.Message():
+			p.Name = f.Text()
 		}
 		return nil
 	})
@@ -151,30 +161,30 @@ func decodeParam(b []byte) (Param, error) {
 
 // appendStatement appends the body of a Statement.
 func appendStatement(b []byte, s *Statement) []byte {
-	b = appendString(b, 1, s.SQL)
+	b = AppendString(b, 1, s.SQL)
 	for _, p := range s.Params {
 		b = appendMessage(b, 2, func(b []byte) []byte { return appendParam(b, p) })
 	}
-	b = appendBool(b, 3, s.Returning)
-	return appendBool(b, 5, s.Explain)
+	b = AppendBool(b, 3, s.Returning)
+	return AppendBool(b, 5, s.Explain)
 }
 
 func decodeStatement(b []byte) (Statement, error) {
 	var s Statement
-	err := eachField(b, func(f field) error {
+	err := EachField(b, func(f Field) error {
 		switch {
-		case f.num == 1 && f.message():
-			s.SQL = f.string()
-		case f.num == 2 && f.message():
-			p, err := decodeParam(f.bytes)
+		case f.Num == 1 && f.Message():
+			s.SQL = f.Text()
+		case f.Num == 2 && f.Message():
+			p, err := decodeParam(f.Bytes)
 			if err != nil {
 				return err
 			}
 			s.Params = append(s.Params, p)
-		case f.num == 3:
-			s.Returning = f.bool()
-		case f.num == 5:
-			s.Explain = f.bool()
+		case f.Num == 3:
+			s.Returning = f.Bool()
+		case f.Num == 5:
+			s.Explain = f.Bool()
 		}
 		return nil
 	})
@@ -184,34 +194,34 @@ func decodeStatement(b []byte) (Statement, error) {
 // appendStatements appends the body of a Request message. It leaves dbTimeout out unless withTimeout:
 // a log entry must not hold it.
 func appendStatements(b []byte, r *Request, withTimeout bool) []byte {
-	b = appendBool(b, 1, r.Transaction)
+	b = AppendBool(b, 1, r.Transaction)
 	for i := range r.Statements {
 		b = appendMessage(b, 2, func(b []byte) []byte { return appendStatement(b, &r.Statements[i]) })
 	}
 	if withTimeout {
-		b = appendVarint(b, 3, uint64(r.DBTimeout))
+		b = AppendVarint(b, 3, uint64(r.DBTimeout))
 	}
-	b = appendBool(b, 4, r.RollbackOnError)
-	return appendBool(b, 5, r.QualifyColumns)
+	b = AppendBool(b, 4, r.RollbackOnError)
+	return AppendBool(b, 5, r.QualifyColumns)
 }
 
 func (r *Request) decodeStatements(b []byte) error {
-	return eachField(b, func(f field) error {
+	return EachField(b, func(f Field) error {
 		switch {
-		case f.num == 1:
-			r.Transaction = f.bool()
-		case f.num == 2 && f.message():
-			s, err := decodeStatement(f.bytes)
+		case f.Num == 1:
+			r.Transaction = f.Bool()
+		case f.Num == 2 && f.Message():
+			s, err := decodeStatement(f.Bytes)
 			if err != nil {
 				return err
 			}
 			r.Statements = append(r.Statements, s)
-		case f.num == 3:
+		case f.Num == 3:
 			r.DBTimeout = f.nanos()
-		case f.num == 4:
-			r.RollbackOnError = f.bool()
-		case f.num == 5:
-			r.QualifyColumns = f.bool()
+		case f.Num == 4:
+			r.RollbackOnError = f.Bool()
+		case f.Num == 5:
+			r.QualifyColumns = f.Bool()
 		}
 		return nil
 	})
@@ -225,37 +235,37 @@ func AppendRequest(dst []byte, r *Request) []byte {
 
 func appendRequest(b []byte, r *Request, withTimeout bool) []byte {
 	b = appendMessage(b, 1, func(b []byte) []byte { return appendStatements(b, r, withTimeout) })
-	b = appendBool(b, 2, r.Timings)
+	b = AppendBool(b, 2, r.Timings)
 	if r.Kind == Execute {
 		return b
 	}
-	b = appendVarint(b, 3, uint64(r.Level))
-	b = appendVarint(b, 4, uint64(r.Freshness))
-	b = appendBool(b, 5, r.FreshnessStrict)
-	return appendVarint(b, 6, uint64(r.LinearizableTimeout))
+	b = AppendVarint(b, 3, uint64(r.Level))
+	b = AppendVarint(b, 4, uint64(r.Freshness))
+	b = AppendBool(b, 5, r.FreshnessStrict)
+	return AppendVarint(b, 6, uint64(r.LinearizableTimeout))
 }
 
 // DecodeRequest decodes what AppendRequest wrote for a request of kind k. A level that it does
 // not know becomes Weak. It fails with ErrMalformed.
 func DecodeRequest(k Kind, b []byte) (*Request, error) {
 	r := &Request{Kind: k}
-	err := eachField(b, func(f field) error {
+	err := EachField(b, func(f Field) error {
 		switch {
-		case f.num == 1 && f.message():
-			return r.decodeStatements(f.bytes)
-		case f.num == 2:
-			r.Timings = f.bool()
+		case f.Num == 1 && f.Message():
+			return r.decodeStatements(f.Bytes)
+		case f.Num == 2:
+			r.Timings = f.Bool()
 		case k == Execute:
-		case f.num == 3:
+		case f.Num == 3:
 			r.Level = Weak
-			if f.bits <= uint64(Linearizable) {
-				r.Level = Level(f.bits)
+			if f.Bits <= uint64(Linearizable) {
+				r.Level = Level(f.Bits)
 			}
-		case f.num == 4:
+		case f.Num == 4:
 			r.Freshness = f.nanos()
-		case f.num == 5:
-			r.FreshnessStrict = f.bool()
-		case f.num == 6:
+		case f.Num == 5:
+			r.FreshnessStrict = f.Bool()
+		case f.Num == 6:
 			r.LinearizableTimeout = f.nanos()
 		}
 		return nil
