@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"errors"
 	"log/slog"
 	"strings"
 	"testing"
@@ -55,10 +56,13 @@ func TestRaftLogger(t *testing.T) {
 	l.Debug("hidden")
 	l.Info("shown", "servers", hclog.Fmt("%+v", []raft.Server{{ID: "n1", Address: "h:1"}}), "state", raft.Leader)
 	l.With("peer", "n2").Warn("warned")
+	l.Error("failed to take snapshot", "error", raft.ErrNothingNewToSnapshot, "hidden", true)
+	l.Error("failed to take snapshot", "error", errors.New("disk is slow"))
 	close(closing)
 	l.Error("hidden: connection closed")
 	got := out.String()
-	for _, part := range []string{"level=INFO msg=shown", "ID:n1", "state=Leader", "level=WARN msg=warned", "peer=n2", "part=raft"} {
+	for _, part := range []string{"level=INFO msg=shown", "ID:n1", "state=Leader", "level=WARN msg=warned", "peer=n2", "part=raft",
+		`level=WARN msg="failed to take snapshot" part=raft error="disk is slow"`} {
 		if !strings.Contains(got, part) {
 			t.Errorf("log lacks %q:\n%s", part, got)
 		}

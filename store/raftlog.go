@@ -65,8 +65,11 @@ func (b *logBridge) Accept(_ string, level hclog.Level, msg string, args ...any)
 		l = min(l, slog.LevelDebug)
 	default:
 	}
-	if slices.Contains(args, any(raft.ErrNothingNewToSnapshot)) {
-		l = min(l, slog.LevelDebug) // an idle node is no error
+	switch {
+	case slices.Contains(args, any(raft.ErrNothingNewToSnapshot)):
+		l = slog.LevelDebug // the node is idle
+	case msg == "failed to take snapshot":
+		l = slog.LevelWarn // Raft tries again; what is final ends the node, and says so
 	}
 	if l < b.level || !b.log.Enabled(context.Background(), l) {
 		return

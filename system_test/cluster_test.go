@@ -175,7 +175,7 @@ func (n *node) peersTaken() {
 
 // badTransfer matches log lines about a snapshot that could not be handed over or taken back.
 var badTransfer = regexp.MustCompile(
-	`(?i)^.*(failed|cannot|could not) (to )?(install|finalize|open|send|create|restore|copy|stream|close|get)[a-z ]*snapshot.*$`)
+	`(?i)^.*(failed|cannot|could not) (to )?(install|finalize|open|send|create|restore|copy|stream|get)[a-z ]*snapshot.*$`)
 
 // snapshotsWentWell checks that no node has complained about a snapshot, other than that the one
 // to take it was down.
