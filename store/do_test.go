@@ -289,3 +289,21 @@ func TestTranslate(t *testing.T) {
 		}
 	}
 }
+
+// TestLinearizableBehindBarriers reads after a snapshot has taken every entry out of the log that
+// the newest command would be found by. What is left of the log passes the state machine by, so
+// nothing is to be waited for.
+func TestLinearizableBehindBarriers(t *testing.T) {
+	n := newSingle(t)
+	n.exec(t, "CREATE TABLE foo (id INTEGER)")
+	for range 3 {
+		if err := n.raft.Barrier(0).Error(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n.snapshot(t, 1)
+	n.rows(t, command.Linearizable, "SELECT 1")
+	if err := n.WaitApplied(t.Context(), n.CommitIndex()); err != nil {
+		t.Error(err)
+	}
+}

@@ -40,7 +40,7 @@ type fsm struct {
 	captureErr atomic.Pointer[error] // of the last Snapshot
 	restoreErr atomic.Pointer[error] // of the last Restore
 
-	installFailures atomic.Int32 // since the last restore
+	restored func() // called after each Restore that has succeeded
 
 	base atomic.Pointer[base] // never nil
 	idle idle
@@ -176,13 +176,21 @@ func (f *fsm) emptyCapture(b *base, nothingNew error) (*capture, error) {
 	}, nil
 }
 
-// Restore implements raft.FSM. Up to db.Replace an error leaves the old state in place; Raft
+// Restore implements raft.FSM. Up to db.Replace an error leaves the old state in place, but the
+// snapshot is published and the log may go on behind it: the node stops, and the next start
 // restores again.
 func (f *fsm) Restore(rc io.ReadCloser) error {
 	f.restoring.Store(true)
 	defer f.restoring.Store(false)
 	err := f.restore(rc)
 	f.restoreErr.Store(&err)
+	select {
+	case <-f.closing:
+	default:
+		if err != nil && f.failure.set(err) {
+			f.log.Error("state machine stopped", "err", err)
+		}
+	}
 	return err
 }
 
@@ -203,15 +211,13 @@ func (f *fsm) restore(rc io.ReadCloser) error {
 	}
 	if err := f.db.Replace(f.image, meta.ID); err != nil {
 		f.counters.restoresFailed.Add(1)
-		err = fmt.Errorf("switch to snapshot %s: %w", meta.ID, err)
-		f.failure.set(err) // what the files hold now is known only after a restart
-		return err
+		return fmt.Errorf("switch to snapshot %s: %w", meta.ID, err)
 	}
 	f.base.Store(&base{meta.ID, meta.ID})
 	f.changed.Store(meta.Index)
 	f.progress.publish(applied{index: meta.Index, term: meta.Term, at: time.Now()})
 	f.counters.restores.Add(1)
-	f.installFailures.Store(0)
+	f.restored()
 	f.log.Info("snapshot restored", "snapshot", meta.ID, "index", meta.Index, "took", time.Since(start))
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"path/filepath"
 	"testing"
 	"time"
@@ -210,4 +211,92 @@ func TestStalledInstall(t *testing.T) {
 	if err := n.Ready(); !errors.Is(err, ErrNotReady) {
 		t.Errorf("Ready after a failed install = %v; want ErrNotReady", err)
 	}
+}
+
+// TestReadyAfterBrokenInstall has a leader break off a snapshot, and another one find that this
+// node needs none.
+func TestReadyAfterBrokenInstall(t *testing.T) {
+	n := newSingle(t)
+	k, err := n.snaps.Create(raft.SnapshotVersionMax, 1, 1, raft.Configuration{}, 1, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := k.Cancel(); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.Ready(); !errors.Is(err, ErrNotReady) {
+		t.Errorf("Ready after a failed install = %v; want ErrNotReady", err)
+	}
+	n.exec(t, "CREATE TABLE foo (v TEXT)")
+	if err := n.Ready(); err != nil {
+		t.Errorf("Ready after the log has gone on = %v", err)
+	}
+}
+
+// TestRefusedInstall makes sure that a follower does not go on listening to a leader whose
+// snapshot it has given up: Raft would read the rest first, and that leader may be silent.
+func TestRefusedInstall(t *testing.T) {
+	n := newSingle(t)
+	c, err := net.Dial("tcp", n.cfg.Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	eventually(t, "the connection", func() error {
+		n.layer.mu.Lock()
+		defer n.layer.mu.Unlock()
+		if len(n.layer.conns) == 0 {
+			return errors.New("not accepted yet")
+		}
+		return nil
+	})
+	k, err := n.snaps.Create(raft.SnapshotVersionMax, 1, 1, raft.Configuration{}, 1, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := k.Write(make([]byte, 100)); err == nil {
+		t.Error("no snapshot begins like that")
+	}
+	if err := k.Cancel(); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.SetReadDeadline(time.Now().Add(waitFor)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+		t.Errorf("read from the node = %v; want that it closes the connection", err)
+	}
+}
+
+// TestInstallNotRestored lets the restore fail after the log was discarded. A leader could now
+// append behind the snapshot, to a database that never was there.
+func TestInstallNotRestored(t *testing.T) {
+	n := newSingle(t)
+	n.exec(t, "CREATE TABLE foo (v TEXT)", "INSERT INTO foo VALUES('a')")
+	n.snapshot(t, 0)
+	head, _ := n.snaps.Head()
+	_, rc, err := n.snaps.Open(head.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rc.Close()
+	n.exec(t, "INSERT INTO foo VALUES('ghost')")
+	n.install(t, head.Index+1, head.Term+1, rc)
+	installed, _ := n.snaps.Head()
+	_, rc, err = n.snaps.Open(installed.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rc.Close()
+	if err := os.Mkdir(n.fsm.image, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.fsm.Restore(rc); err == nil {
+		t.Fatal("Restore into a directory succeeded")
+	}
+	if err := n.failure.get(); err == nil {
+		t.Error("the node goes on with a database that is not behind its log")
+	}
+	n.restart(t)
+	n.waitRows(t, "SELECT v FROM foo", "a")
 }

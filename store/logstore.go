@@ -45,11 +45,14 @@ type logStore struct {
 	raft        *atomic.Pointer[raft.Raft] // nil until Raft runs
 	edge        atomic.Pointer[edge]
 	lastCommand atomic.Uint64 // newest entry that is a command
+
+	installFailures atomic.Int32 // since a snapshot was restored or an entry was appended
 }
 
 // edge is where the newest snapshot ends. Immutable.
 type edge struct {
 	index, term uint64    // of the snapshot
+	passed      bool      // by the state machine: the snapshot is one of its own state
 	top         uint64    // of the log that Raft believes in; 0 unless the log is void
 	since       time.Time // when it became void
 }
@@ -199,6 +202,7 @@ func (l *logStore) StoreLogs(logs []*raft.Log) error {
 		l.fail(err)
 		return err
 	}
+	l.installFailures.Store(0) // a leader that needed to send its snapshot could not have had this appended
 	for _, e := range logs {
 		if e.Type == raft.LogCommand {
 			l.lastCommand.Store(e.Index)
@@ -227,7 +231,7 @@ func (l *logStore) DeleteRange(first, last uint64) error {
 // published notes that a snapshot of this node's own state was published.
 func (l *logStore) published(index, term uint64) {
 	if !l.void() {
-		l.edge.Store(&edge{index: index, term: term})
+		l.edge.Store(&edge{index: index, term: term, passed: true})
 	}
 }
 
@@ -324,6 +328,10 @@ func (l *logStore) clear() error {
 // behind that. Other entries pass the state machine by.
 func (l *logStore) commandUpTo(index, floor uint64) (uint64, error) {
 	for i := index; i > floor; i-- {
+		if e := l.edge.Load(); e != nil && e.passed && i <= e.index {
+			// The log may be gone, and nothing but commands tells how far the state machine is.
+			return floor, nil
+		}
 		var e raft.Log
 		err := l.LogCache.GetLog(i, &e)
 		if errors.Is(err, raft.ErrLogNotFound) {

@@ -20,7 +20,7 @@ func (s *Store) Ready() error {
 	if s.fsm.restoring.Load() {
 		return fmt.Errorf("%w: a snapshot is being restored", ErrNotReady)
 	}
-	if n := s.fsm.installFailures.Load(); n > 0 {
+	if n := s.logs.installFailures.Load(); n > 0 {
 		return fmt.Errorf("%w: %d attempts to install a snapshot from the leader have failed", ErrNotReady, n)
 	}
 	if _, known := s.Leader(); !known {

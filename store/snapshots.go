@@ -27,7 +27,7 @@ type snapshots struct {
 	fsm       *fsm
 	logs      *logStore
 	log       *slog.Logger
-	cutPeers  func() // ends a stalled install
+	cutPeers  func() // ends an install that has stalled or failed
 	idleLimit time.Duration
 	created   atomic.Int64 // sinks
 
@@ -91,11 +91,13 @@ func (k *sink) Write(b []byte) (int, error) {
 // Cancel implements raft.SnapshotSink.
 func (k *sink) Cancel() error {
 	k.idle.Stop()
-	if k.capture == nil {
-		k.store.fsm.installFailures.Add(1)
-	} else {
+	if k.capture != nil {
 		k.store.fsm.counters.failed.Add(1)
+		return k.Sink.Cancel()
 	}
+	k.store.logs.installFailures.Add(1)
+	// Raft reads what is left of the stream before it does anything else, however long that takes.
+	k.store.cutPeers()
 	return k.Sink.Cancel()
 }
 
@@ -108,7 +110,7 @@ func (k *sink) Close() error {
 		return k.store.note(err)
 	}
 	if err := k.install(); err != nil {
-		k.store.fsm.installFailures.Add(1)
+		k.store.logs.installFailures.Add(1)
 		return k.store.note(err)
 	}
 	return nil

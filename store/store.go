@@ -170,9 +170,17 @@ func (s *Store) openLog(head snapshot.Head, exists bool) error {
 	if err != nil {
 		return err
 	}
-	if missing && exists {
-		// Its votes and term are gone with it: the node could vote twice.
-		return fmt.Errorf("%s is missing or empty, but there is a snapshot, %s", path, head.ID)
+	if missing {
+		// Its votes and term are gone with it: the node could vote twice. And a database without
+		// a log is all that is left of what it held, but would be deleted.
+		if exists {
+			return fmt.Errorf("%s is missing or empty, but there is a snapshot, %s", path, head.ID)
+		}
+		if info, err := os.Stat(filepath.Join(s.cfg.Dir, dbFile)); err == nil && info.Size() > 0 {
+			return fmt.Errorf("%s is missing or empty, but there is a database, %s", path, info.Name())
+		} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
 	}
 	if s.logs, err = openLog(path, s.fail); err != nil {
 		return err
@@ -191,6 +199,7 @@ func (s *Store) buildFSM(head snapshot.Head) {
 		reads:    newReadRegistry(),
 		counters: s.counters,
 		idle:     idle{s.snaps.Head, s.cfg.Snapshot.Threshold},
+		restored: func() { s.logs.installFailures.Store(0) },
 	}
 	s.fsm.base.Store(&base{head.ID, head.ID})
 	if head.ID != "" {

@@ -115,15 +115,22 @@ func TestOpenLocked(t *testing.T) {
 }
 
 func TestOpenWithoutLog(t *testing.T) {
-	n := newSingle(t)
-	n.exec(t, "CREATE TABLE foo (id INTEGER)")
-	n.snapshot(t, 0)
-	n.close(t)
-	if err := os.Remove(filepath.Join(n.cfg.Dir, logFile)); err != nil {
-		t.Fatal(err)
-	}
-	if err := n.tryOpen(t); err == nil || !strings.Contains(err.Error(), "raft.db is missing") {
-		t.Errorf("Open without a log = %v; want an error that says so", err)
+	for _, snapshot := range []bool{false, true} {
+		n := newSingle(t)
+		n.exec(t, "CREATE TABLE foo (id INTEGER)")
+		if snapshot {
+			n.snapshot(t, 0)
+		}
+		n.close(t)
+		if err := os.Remove(filepath.Join(n.cfg.Dir, logFile)); err != nil {
+			t.Fatal(err)
+		}
+		if err := n.tryOpen(t); err == nil || !strings.Contains(err.Error(), "raft.db is missing") {
+			t.Errorf("with a snapshot %t: Open without a log = %v; want an error that says so", snapshot, err)
+		}
+		if _, err := os.Stat(filepath.Join(n.cfg.Dir, dbFile)); err != nil {
+			t.Error(err)
+		}
 	}
 }
 
