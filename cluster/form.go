@@ -126,6 +126,7 @@ func Form(ctx context.Context, cfg FormConfig, n FormNode) error {
 // alone starts with what is stored, or as a new cluster of one.
 func (f *former) alone(ctx context.Context, members []store.Server) error {
 	if len(members) > 0 {
+		f.recognize(members)
 		return nil
 	}
 	if !f.self.Voter {
@@ -133,6 +134,20 @@ func (f *former) alone(ctx context.Context, members []store.Server) error {
 	}
 	f.log.Info("new cluster", "id", f.self.ID, "addr", f.self.Addr)
 	return f.node.Bootstrap(ctx, []store.Server{f.self})
+}
+
+// recognize says so if the stored members do not know the node as it is now. It starts all the same:
+// it may be known again by what the others do. Otherwise nothing else would say why there is no leader.
+func (f *former) recognize(members []store.Server) {
+	i := slices.IndexFunc(members, func(s store.Server) bool { return s.ID == f.self.ID })
+	switch {
+	case i < 0:
+		f.log.Warn("this node is not a member of the cluster stored in its data directory",
+			"id", f.self.ID, "members", members, "hint", "was it removed, or is -node-id another one than before? -join makes it a member")
+	case members[i].Addr != f.self.Addr:
+		f.log.Warn("this node is known to its cluster at another address",
+			"id", f.self.ID, "addr", f.self.Addr, "known", members[i].Addr, "hint", "-join makes the new one known")
+	}
 }
 
 // isMember reports whether the node is one of members, at the address it has now.
@@ -150,7 +165,9 @@ func (f *former) join(ctx context.Context, members []store.Server) error {
 		}
 		_, led := f.node.Leader()
 		switch {
-		case member && (led || attempt >= f.cfg.JoinAttempts || ctx.Err() != nil):
+		case member && ctx.Err() != nil:
+			return nil // to stop as one
+		case member && (led || attempt >= f.cfg.JoinAttempts):
 			f.log.Warn("rejoining was not confirmed, starting as the member this node is", "attempts", attempt)
 			return nil
 		case ctx.Err() != nil:
@@ -207,8 +224,10 @@ func (f *former) bootstrapEnded(ctx context.Context) error {
 	members, err := f.node.Servers()
 	switch {
 	case err == nil && f.isMember(members):
-		f.log.Warn("no leader yet, starting as the member this node is", "reason", context.Cause(ctx))
-		return nil
+		if errors.Is(context.Cause(ctx), errBootTimeout) {
+			f.log.Warn("no leader yet, starting as the member this node is", "waited", f.cfg.BootstrapTimeout)
+		}
+		return nil // to wait for a leader, or to stop as a member
 	case errors.Is(context.Cause(ctx), errBootTimeout):
 		return errBootTimeout
 	}

@@ -1,10 +1,12 @@
 package cluster
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
 	"log"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -155,6 +157,34 @@ func TestForm(t *testing.T) {
 	}
 }
 
+// TestFormRecognizes starts nodes with what is stored. One that the stored members do not know says
+// so: it would wait for a leader without a word.
+func TestFormRecognizes(t *testing.T) {
+	moved := store.Server{ID: self.ID, Addr: "old:1", Voter: true}
+	tests := []struct {
+		name    string
+		members []store.Server
+		want    string
+	}{
+		{"member", []store.Server{other, self}, ""},
+		{"removed, or another id", []store.Server{other}, "this node is not a member of the cluster"},
+		{"moved", []store.Server{moved, other}, "this node is known to its cluster at another address"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			var said bytes.Buffer
+			cfg := formConfig(&formClient{}, join())
+			cfg.Logger = slog.New(slog.NewTextHandler(&said, nil))
+			if err := Form(t.Context(), cfg, &formNode{members: tt.members}); err != nil {
+				t.Fatalf("Form() = %v; want a start with the stored members", err)
+			}
+			if tt.want == "" && said.Len() > 0 || !strings.Contains(said.String(), tt.want) {
+				t.Errorf("Form() logs %q; want %q", said.String(), tt.want)
+			}
+		})
+	}
+}
+
 func textOf(err error) string {
 	if err == nil {
 		return ""
@@ -266,8 +296,13 @@ func TestFormStoppedAsMember(t *testing.T) {
 		n := &formNode{}
 		time.AfterFunc(100*time.Millisecond, func() { n.change(func(n *formNode) { n.members = []store.Server{self} }) })
 		cfg := formConfig(&formClient{}, func(c *FormConfig) { c.Join, c.BootstrapExpect = []string{"b:1"}, 3 })
+		var said bytes.Buffer
+		cfg.Logger = slog.New(slog.NewTextHandler(&said, nil))
 		if err := Form(ctx, cfg, n); err != nil {
 			t.Errorf("Form() = %v; want nil", err)
+		}
+		if strings.Contains(said.String(), "starting") {
+			t.Errorf("a node that was told to stop says that it starts: %s", said.String())
 		}
 	})
 }

@@ -158,7 +158,9 @@ func (n *node) open(ctx context.Context, g *errgroup.Group) error {
 	if err := cluster.Form(ctx, n.formConfig(), st); err != nil {
 		return fmt.Errorf("clustering failure: %w", err)
 	}
-	n.log.Info("node is a member of its cluster", "node", n.cfg.store.NodeID)
+	if ctx.Err() == nil {
+		n.log.Info("node started", "node", n.cfg.store.NodeID)
+	}
 	return nil
 }
 

@@ -90,7 +90,7 @@ func TestStartStop(t *testing.T) {
 	for range 2 {
 		p := start(t, "-node-id", "n1", dir)
 		addr := p.await("node starting").HTTP
-		p.await("node is a member of its cluster")
+		p.await("node started")
 		resp, err := http.Get("http://" + addr + "/status")
 		if err != nil {
 			t.Fatal(err)
@@ -143,7 +143,7 @@ func TestStartFails(t *testing.T) {
 func TestDirectoryInUse(t *testing.T) {
 	dir := t.TempDir()
 	first := start(t, dir)
-	first.await("node is a member of its cluster")
+	first.await("node started")
 	code, failures := start(t, dir).end()
 	if code != 1 || len(failures) != 1 || !strings.Contains(failures[0].Err, dir+" is in use by another process") {
 		t.Errorf("second process: exit code %d, errors %v", code, failures)
