@@ -136,15 +136,22 @@ func TestUnified(t *testing.T) {
 		{"SELECT n FROM t ORDER BY n", `[["a"],["b"]]`, 0},
 		{"SELECT nope", "error no such column: nope", 0},
 		{"SELECT 1; SELECT 2", "[[2]]", 0},
-		{"SELECT 1;;; -- c", "[[1]]", 0},
+		{"SELECT 1; ", "[[1]]", 0},
+		{"SELECT 1;;; -- c", "null", 0},
+		{"INSERT INTO t(n) VALUES('c') RETURNING id;; -- c", "[[3]]", 1},
+		{"DELETE FROM t WHERE n='c' RETURNING n;", `[["c"]]`, 1},
 		{"EXPLAIN QUERY PLAN INSERT INTO t(n) VALUES('z')", "null", 0},
 		{"PRAGMA user_version", "[[0]]", 0},
-		{"PRAGMA user_version=3", "2/0", 1}, // EXPLAIN has set the second to 0
+		{"PRAGMA user_version=3", "3/0", 1}, // EXPLAIN has set the second to 0
 		{"BEGIN", "read error " + msgOpen, 0},
 		{";", "0/0", 1},
 	}
 	for _, tt := range tests {
-		resp := request(t, d, command.Request{Kind: command.Unified, Statements: statements(tt.sql)})
+		req := command.Request{Kind: command.Unified, Statements: statements(tt.sql)}
+		if _, err := d.Prepare(&req); err != nil {
+			t.Fatal(err)
+		}
+		resp := request(t, d, req)
 		if got := show(resp.Results...); got != tt.want || resp.Writes != tt.writes {
 			t.Errorf("%s: %s, %d writes; want %s, %d", tt.sql, got, resp.Writes, tt.want, tt.writes)
 		}

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -189,7 +190,7 @@ func (c *conn) prepare(sql string) (*stmt, string, error) {
 	if s.seen&C.SEEN_PRAGMA != 0 && c.role != classifier {
 		c.taint(s) // it may have acted already
 	}
-	if s.seen&C.SEEN_PRAGMA == 0 && len(sql) <= cachedBytes && blank(tail) {
+	if s.seen&C.SEEN_PRAGMA == 0 && len(sql) <= cachedBytes && strings.TrimSpace(tail) == "" {
 		s.sql = sql
 	}
 	return s, tail, nil
@@ -246,6 +247,7 @@ func (c *conn) beforeStep(s *stmt) error {
 
 func (c *conn) taint(s *stmt) { c.tainted = c.tainted || s.state() }
 
+func (s *stmt) pragma() bool      { return s.seen&C.SEEN_PRAGMA != 0 }      // is one
 func (s *stmt) state() bool       { return s.seen&C.SEEN_STATE != 0 }       // leaves state on the connection
 func (s *stmt) transaction() bool { return s.seen&C.SEEN_TRANSACTION != 0 } // begins or ends one
 

@@ -2,6 +2,7 @@ package db
 
 import (
 	"fmt"
+	"strings"
 	"unicode"
 	"unicode/utf8"
 
@@ -52,7 +53,8 @@ func (c *conn) executeOne(s *stmt, params []command.Param, used *int) (command.W
 }
 
 // query runs st's text for rows. Of several statements only the last is run, as rqlite does and
-// its log entries therefore mean; the others are prepared.
+// its log entries therefore mean; the others are prepared. A comment after the last semicolon counts
+// as a statement, one that returns nothing, unless what it would hide is a write.
 func (c *conn) query(st *command.Statement, qualify bool) (*command.Rows, error) {
 	if err := checkNames(st.Params); err != nil {
 		return nil, err
@@ -73,12 +75,14 @@ func (c *conn) queryFrom(s *stmt, tail string, params []command.Param, qualify b
 			c.release(s)
 			return nil, err
 		}
-		if blank(tail) {
+		if strings.TrimSpace(tail) == "" || !s.readOnly && blank(tail) {
 			defer c.release(s)
 			if err := c.bindAll(s, params, used); err != nil {
 				return nil, err
 			}
-			if c.role == reader && !s.readOnly && !s.explain {
+			// SQLite counts PRAGMA journal_mode as a write even where it only asks; it refuses by
+			// itself those that do write.
+			if c.role == reader && !s.readOnly && !s.explain && !s.pragma() {
 				return nil, &sqlError{code: codeReadOnly, msg: msgWrite}
 			}
 			return c.rows(s, qualify)

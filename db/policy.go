@@ -60,7 +60,7 @@ type scan struct {
 	statements int
 	returning  bool // a single INSERT, UPDATE or DELETE with a RETURNING clause
 	explain    bool // the first statement is an EXPLAIN
-	writes     bool // some statement is one that writes, by its first word
+	writes     bool // the first statement is one that writes, by its first word
 }
 
 // scanSQL looks at each statement of sql. The authorizer refuses the same things again when a
@@ -111,10 +111,10 @@ func (sc *scan) statement(l *lexer, t token) {
 			}
 		}
 	case t.is("CREATE"):
-		sc.writes = sc.writes || !explain
+		sc.writes = sc.writes || sc.statements == 1 && !explain
 		sc.create(l)
 	case t.is("INSERT"), t.is("REPLACE"), t.is("UPDATE"), t.is("DELETE"), t.is("WITH"):
-		sc.writes = sc.writes || !explain && !t.is("WITH")
+		sc.writes = sc.writes || sc.statements == 1 && !explain && !t.is("WITH")
 		for ; !t.ends(); t = l.next() {
 			sc.returning = sc.returning || t.is("RETURNING")
 		}

@@ -8,9 +8,11 @@ import (
 
 // Prepare looks at req before it is run. It sets Returning and Explain of its statements and says
 // whether the request may be run by Query: a Query always, an Execute never, and a Unified request
-// if SQLite says of all its statements that they only read. A statement that SQLite can't prepare
+// if SQLite says of each of its statements that it only reads. A statement that SQLite can't prepare
 // counts as a write, as do those that begin or end a transaction or set something for later ones.
-// A read of something just dropped may still count as a read; Query then reports that it is gone.
+// Of several statements in one text the first decides, as in rqlite; what comes after it can't write
+// in a Query. A read of something just dropped may still count as a read; Query then reports that it
+// is gone.
 //
 // Prepare refuses a request with a *RefusedError (ErrDisallowedPragma, ErrForbidden); then nothing
 // of it may run. Returning is set only if a text is a single statement, since of several only the
@@ -46,22 +48,12 @@ func (d *DB) Prepare(req *command.Request) (readOnly bool, err error) {
 	return readOnly, d.judges.put(c)
 }
 
-// onlyReads says whether all statements of sql can be run by a reader.
+// onlyReads says whether the first statement of sql, if there is one, can be run by a reader.
 func (c *conn) onlyReads(sql string) bool {
-	for sql != "" {
-		s, tail, err := c.prepare(sql)
-		if err != nil {
-			return false
-		}
-		if s == nil {
-			return true
-		}
-		reads := (s.readOnly || s.explain) && !s.state() && !s.transaction()
-		c.release(s)
-		if !reads {
-			return false
-		}
-		sql = tail
+	s, _, err := c.prepare(sql)
+	if err != nil || s == nil {
+		return err == nil
 	}
-	return true
+	defer c.release(s)
+	return (s.readOnly || s.explain) && !s.state() && !s.transaction()
 }

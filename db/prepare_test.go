@@ -78,7 +78,9 @@ func TestPrepareClassifies(t *testing.T) {
 		{"WITH c AS (SELECT 1) INSERT INTO t(n) SELECT * FROM c", false, false, false},
 		{"WITH c AS (SELECT 1) INSERT INTO t(n) SELECT * FROM c RETURNING id", false, true, false},
 		{"SELECT 1; SELECT 2", true, false, false},
-		{"SELECT 1; DELETE FROM t", false, false, false},
+		{"SELECT 1; DELETE FROM t", true, false, false}, // which is refused then
+		{"SELECT 1; CREATE TABLE x(a)", true, false, false},
+		{"DELETE FROM t; SELECT 1", false, false, false},
 		{"SELECT nope", false, false, false},
 		{"SELEC", false, false, false},
 		{"EXPLAIN SELECT 1", true, false, true},

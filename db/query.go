@@ -10,13 +10,16 @@ import (
 
 const msgQueryTimeout = "query timeout"
 
+// errTransactionTimeout is what clients know a transaction of reads to fail with once its time is up.
+var errTransactionTimeout = errors.New("sql: transaction has already been committed or rolled back")
+
 // Query runs the statements of req as reads, in order, on a connection that can't write, and
 // returns one Result per statement that has text. An error of a statement is its result; the
 // others are still run.
 //
 // req.DBTimeout bounds the statements: the one that runs when it ends, and those after it, get the
-// error "query timeout". If it ends before a connection is free, or if ctx ends, Query returns the
-// error of the context. It is safe for concurrent use.
+// error "query timeout"; a transaction fails as a whole. If it ends before a connection is free, or
+// if ctx ends, Query returns the error of the context. It is safe for concurrent use.
 func (d *DB) Query(ctx context.Context, req *command.Request) (*command.Response, error) {
 	limited := ctx
 	if req.DBTimeout > 0 {
@@ -63,6 +66,9 @@ func queryAll(ctx, limited context.Context, c *conn, req *command.Request) (*com
 			}
 			if limited.Err() == nil {
 				return nil, ErrClosed // who else would interrupt
+			}
+			if req.Transaction {
+				return nil, errTransactionTimeout
 			}
 			res = command.Result{Rows: &command.Rows{}, Error: msgQueryTimeout}
 		}

@@ -21,6 +21,9 @@ func TestQuery(t *testing.T) {
 		{"SELECT n FROM t", `[["a"],["b"]]`},
 		{"SELECT n FROM t WHERE id=9", "null"},
 		{"SELECT 1; SELECT 2", "[[2]]"},
+		{"SELECT 1; -- nothing", "null"},
+		{"SELECT 1; -- nothing", "null"}, // a second time it might come from the cache
+		{"SELECT 1 -- nothing", "[[1]]"},
 		{"", ""},
 		{" ; -- nothing", "null"},
 		{"SELECT nope", "read error no such column: nope"},
@@ -31,6 +34,8 @@ func TestQuery(t *testing.T) {
 		{"DELETE FROM t; SELECT 1", "[[1]]"}, // only the last is run
 		{"CREATE TEMP TABLE x(a)", "read error " + msgWrite},
 		{"PRAGMA user_version=7", "read error " + msgWrite},
+		{"PRAGMA incremental_vacuum", "read error " + msgWrite},
+		{"PRAGMA journal_mode", `[["wal"]]`},
 		{"VACUUM", "read error " + msgWrite},
 		{"VACUUM INTO '/nonexistent'", "read error " + msgWrite},
 		{"BEGIN", "read error " + msgTransaction},
@@ -93,10 +98,13 @@ func TestQueryTimeout(t *testing.T) {
 	for _, transaction := range []bool{false, true} {
 		req := command.Request{Kind: command.Query, Transaction: transaction, DBTimeout: 20 * time.Millisecond, Statements: statements("SELECT 1", endless, "SELECT 2")}
 		resp, err := d.Query(t.Context(), &req)
-		if err != nil {
+		if transaction {
+			if !errors.Is(err, errTransactionTimeout) {
+				t.Errorf("Query of a transaction = %v, want %v", err, errTransactionTimeout)
+			}
+		} else if err != nil {
 			t.Fatal(err)
-		}
-		if got, want := show(resp.Results...), "[[1]]; read error query timeout; read error query timeout"; got != want {
+		} else if got, want := show(resp.Results...), "[[1]]; read error query timeout; read error query timeout"; got != want {
 			t.Errorf("%s, want %s", got, want)
 		}
 		req.DBTimeout = 1
