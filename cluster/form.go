@@ -143,10 +143,14 @@ func (f *former) recognize(members []store.Server) {
 	switch {
 	case i < 0:
 		f.log.Warn("this node is not a member of the cluster stored in its data directory",
-			"id", f.self.ID, "members", members, "hint", "was it removed, or is -node-id another one than before? -join makes it a member")
+			"id", f.self.ID, "members", members, "hint", "was it removed, or is -node-id another one than before?")
 	case members[i].Addr != f.self.Addr:
+		hint := "start with -join to make the new one known"
+		if len(members) == 1 { // nobody to join
+			hint = "raft/peers.json makes the new one known"
+		}
 		f.log.Warn("this node is known to its cluster at another address",
-			"id", f.self.ID, "addr", f.self.Addr, "known", members[i].Addr, "hint", "-join makes the new one known")
+			"id", f.self.ID, "addr", f.self.Addr, "known", members[i].Addr, "hint", hint)
 	}
 }
 

@@ -169,6 +169,7 @@ func TestFormRecognizes(t *testing.T) {
 		{"member", []store.Server{other, self}, ""},
 		{"removed, or another id", []store.Server{other}, "this node is not a member of the cluster"},
 		{"moved", []store.Server{moved, other}, "this node is known to its cluster at another address"},
+		{"moved, alone", []store.Server{moved}, "raft/peers.json"}, // joining is refused
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -117,9 +117,9 @@ func (s guardSource) Read(p []byte) (int, error) {
 	return s.g.Conn.Read(p)
 }
 
-// Read returns checked bytes. A message that is not in order ends the stream with io.EOF, which
-// Raft takes for a peer that hung up, and is logged here. So does closing the connection, which
-// Raft would otherwise report as an error at every shutdown.
+// Read returns checked bytes. A message that is not in order, or not complete, ends the stream with
+// io.EOF, which Raft takes for a peer that hung up, and is logged here: Raft would not say whose it
+// was. So does closing the connection, which Raft would otherwise report as an error at every shutdown.
 func (g *guard) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
@@ -134,7 +134,7 @@ func (g *guard) Read(p []byte) (int, error) {
 		return n, nil
 	case g.raw > 0 && g.err == nil:
 		return g.pass(p)
-	case refused(g.err), errors.Is(g.err, net.ErrClosed):
+	case refused(g.err), g.cutOff(), errors.Is(g.err, net.ErrClosed):
 		return 0, io.EOF
 	}
 	return 0, g.err
@@ -142,6 +142,10 @@ func (g *guard) Read(p []byte) (int, error) {
 
 // refused reports whether err says that a message is not in order.
 func refused(err error) bool { return errors.Is(err, ErrMalformed) || errors.Is(err, ErrTooLarge) }
+
+// cutOff reports whether the peer hung up within a message. A snapshot that follows one is not
+// part of it: Raft has to hear that it is not whole.
+func (g *guard) cutOff() bool { return g.raw == 0 && errors.Is(g.err, io.ErrUnexpectedEOF) }
 
 // fill checks the next part of a message, and as much more as has arrived already.
 func (g *guard) fill() {
@@ -153,8 +157,11 @@ func (g *guard) fill() {
 			if g.err == io.EOF && g.open {
 				g.err = io.ErrUnexpectedEOF
 			}
-			if refused(g.err) {
+			switch {
+			case refused(g.err):
 				g.log.Warn("raft message refused", "peer", g.RemoteAddr().String(), "err", g.err)
+			case g.cutOff():
+				g.log.Warn("raft message cut off, the peer hung up", "peer", g.RemoteAddr().String())
 			}
 			return
 		}

@@ -197,6 +197,36 @@ func TestGuardRefuses(t *testing.T) {
 	}
 }
 
+// TestGuardCutOff has a peer hang up: within a message the log says who it was, and Raft, which does
+// not know, has nothing to report. That a snapshot is not whole is told to Raft, which gives it up.
+func TestGuardCutOff(t *testing.T) {
+	request := rpc(t, raftAppendEntries, appendRequest())
+	snapshot := rpc(t, raftInstallSnapshot, installation, []byte("byt")...)
+	tests := []struct {
+		name   string
+		stream []byte
+		says   bool
+		err    error // in place of io.EOF
+	}{
+		{"between messages", request, false, nil},
+		{"within a message", request[:30], true, nil},
+		{"after the type", request[:1], true, nil},
+		{"within a snapshot", snapshot, false, io.ErrUnexpectedEOF},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			var said bytes.Buffer
+			g := newGuard(&memoryConn{Reader: bytes.NewReader(tt.stream)}, slog.New(slog.NewTextHandler(&said, nil)))
+			if _, err := io.ReadAll(g); err != tt.err {
+				t.Errorf("reading ends with %v; want %v", err, tt.err)
+			}
+			if got := bytes.Contains(said.Bytes(), []byte("peer=peer")); got != tt.says {
+				t.Errorf("log names the peer: %t; want %t: %s", got, tt.says, said.Bytes())
+			}
+		})
+	}
+}
+
 func manyEntries(n int) []any {
 	entries := make([]any, n)
 	for i := range entries {
