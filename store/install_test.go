@@ -300,3 +300,52 @@ func TestInstallNotRestored(t *testing.T) {
 	n.restart(t)
 	n.waitRows(t, "SELECT v FROM foo", "a")
 }
+
+// TestLogHeldForReader shortens the log while a snapshot is being sent. What the follower needs
+// next has to stay.
+func TestLogHeldForReader(t *testing.T) {
+	n := newSingle(t)
+	n.exec(t, "CREATE TABLE foo (v TEXT)")
+	n.snapshot(t, 1)
+	head, _ := n.snaps.Head()
+	_, rc, err := n.snaps.Open(head.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	shorten := func() (first uint64) {
+		for range 5 {
+			n.exec(t, "INSERT INTO foo VALUES('a')")
+		}
+		n.snapshot(t, 1)
+		first, _, err := n.logs.bounds()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return first
+	}
+	if first := shorten(); first > head.Index+1 {
+		t.Errorf("log begins at %d; want %d, which follows the snapshot being sent", first, head.Index+1)
+	}
+	if err := rc.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if first := shorten(); first > head.Index+1 {
+		t.Errorf("log begins at %d right after the snapshot was sent; want %d", first, head.Index+1)
+	}
+	n.logs.held.mu.Lock()
+	for _, o := range n.logs.held.holds {
+		o.until = time.Now()
+	}
+	n.logs.held.mu.Unlock()
+	if first := shorten(); first <= head.Index+1 {
+		t.Errorf("log begins at %d long after the snapshot was sent", first)
+	}
+	h := held{}
+	h.add(nil, 5)
+	if got := h.limit(5 + heldEntries); got != 5 {
+		t.Errorf("limit = %d; want 5", got)
+	}
+	if got := h.limit(6 + heldEntries); got != 6+heldEntries {
+		t.Errorf("limit = %d; a slow follower keeps the log from being shortened", got)
+	}
+}

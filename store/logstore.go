@@ -46,6 +46,8 @@ type logStore struct {
 	edge        atomic.Pointer[edge]
 	lastCommand atomic.Uint64 // newest entry that is a command
 
+	held held
+
 	installFailures atomic.Int32 // since a snapshot was restored or an entry was appended
 }
 
@@ -216,6 +218,11 @@ func (l *logStore) DeleteRange(first, last uint64) error {
 	if e := l.edge.Load(); e != nil && e.top > e.index && first > e.index && last >= e.top {
 		l.edge.Store(&edge{index: e.index, term: e.term})
 		return nil // they are gone already
+	}
+	if l.leading() { // which deletes for no other reason than a snapshot of its own
+		if last = l.held.limit(last); last < first {
+			return nil // Raft tries again after its next snapshot
+		}
 	}
 	if err := l.LogCache.DeleteRange(first, last); err != nil {
 		err = fmt.Errorf("shorten %s: %w", logFile, err)

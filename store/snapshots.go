@@ -45,7 +45,11 @@ func (s *snapshots) List() ([]*raft.SnapshotMeta, error) {
 
 // Open implements raft.SnapshotStore.
 func (s *snapshots) Open(id string) (*raft.SnapshotMeta, io.ReadCloser, error) {
-	return s.Store.Open(id)
+	meta, rc, err := s.Store.Open(id)
+	if err != nil {
+		return nil, nil, err
+	}
+	return meta, s.logs.held.add(rc, meta.Index), nil
 }
 
 // Create implements raft.SnapshotStore.
