@@ -114,7 +114,8 @@ type Param struct {
 
 // Response answers a Request.
 type Response struct {
-	Results  []Result // one per statement that has text, in order
+	Results  []Result // one per statement that has text, in order; none if there is an Error
+	Error    string   // SQLite's message if the request as a whole failed
 	Index    uint64   // log index of the request; 0 if it did not go through the log
 	Writes   int      // of a Unified request: statements that were run as writes
 	ServedBy string   // address of the node that answered: HTTP if this one, Raft if another

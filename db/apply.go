@@ -70,7 +70,7 @@ func (d *DB) applyRequest(e *command.Entry) (*command.Response, error) {
 	}
 	c := d.writer
 	c.beginEntry(millis, e.Seed)
-	r := run{c: c, req: e.Request, resp: &command.Response{}, opened: -1, closed: -1}
+	r := run{c: c, req: e.Request, resp: &command.Response{}, opened: -1}
 	err := r.all()
 	c.endEntry()
 	if err != nil {
@@ -91,7 +91,6 @@ type run struct {
 	resp *command.Response
 
 	opened int // the result of the statement that opened the transaction that is open; -1: none
-	closed int // the result of the statement that first ended a transaction; -1: none
 }
 
 // all runs the statements. Its error is a machine error; others are results.
@@ -142,8 +141,6 @@ func (r *run) statement(st *command.Statement) (stop bool, err error) {
 	if after := r.c.inTransaction(); after != before {
 		if r.opened = -1; after {
 			r.opened = len(r.resp.Results) - 1
-		} else if r.closed < 0 {
-			r.closed = len(r.resp.Results) - 1
 		}
 	}
 	return stop, nil
@@ -198,24 +195,14 @@ func (r *run) unified(st *command.Statement) (res command.Result, stops bool, er
 	return res, true, err
 }
 
-// commit ends the transaction of the request. Its failure is reported by the statement that is to
-// blame: the one that ended the transaction before, or else the last, and then nothing of the
-// request has happened.
+// commit ends the transaction of the request. If it can't, the request as a whole has failed:
+// nothing of it has happened, unless a statement of its own had ended the transaction before.
 func (r *run) commit() error {
-	blame := len(r.resp.Results) - 1
-	if !r.c.inTransaction() && r.closed >= 0 {
-		blame = r.closed
-	}
 	err := r.c.exec("COMMIT")
-	if err == nil {
-		return nil
-	}
-	if machineError(err) {
+	if err == nil || machineError(err) {
 		return err
 	}
-	if blame >= 0 {
-		r.resp.Results[blame] = command.Result{Error: err.Error()}
-	}
+	r.resp.Results, r.resp.Error = []command.Result{}, err.Error()
 	return r.rollback()
 }
 

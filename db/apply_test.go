@@ -91,15 +91,19 @@ func TestExecuteTransaction(t *testing.T) {
 		{"unified goes on if it can't prepare", command.Unified, []string{"INSERT INTO t(n) VALUES('a')", "SELECT bad", "INSERT INTO t(n) VALUES('b')"}, "1/1; error no such column: bad; 2/1", 2},
 		{"unified stops at an error", command.Unified, []string{"INSERT INTO t(n) VALUES('a')", "SELECT abs(-9223372036854775808)", "INSERT INTO t(n) VALUES('b')"}, "1/1; read error integer overflow", 0},
 		{"BEGIN inside", command.Execute, []string{"INSERT INTO t(n) VALUES('a')", "BEGIN", "INSERT INTO t(n) VALUES('b')"}, "1/1; error cannot start a transaction within a transaction", 0},
-		{"COMMIT inside", command.Execute, []string{"INSERT INTO t(n) VALUES('a')", "COMMIT", "INSERT INTO t(n) VALUES('b')"}, "1/1; error cannot commit - no transaction is active; 2/1", 2},
+		{"COMMIT inside", command.Execute, []string{"INSERT INTO t(n) VALUES('a')", "COMMIT", "INSERT INTO t(n) VALUES('b')"}, "request error cannot commit - no transaction is active", 2},
 		{"COMMIT and BEGIN inside", command.Execute, []string{"INSERT INTO t(n) VALUES('a')", "COMMIT", "BEGIN", "INSERT INTO t(n) VALUES('b')"}, "1/1; 1/1; 1/1; 2/1", 2},
-		{"deferred constraint", command.Execute, []string{"INSERT INTO t(n) VALUES('a')", "INSERT INTO c VALUES(77)"}, "1/1; error FOREIGN KEY constraint failed", 0},
+		{"deferred constraint", command.Execute, []string{"INSERT INTO t(n) VALUES('a')", "INSERT INTO c VALUES(77)"}, "request error FOREIGN KEY constraint failed", 0},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			d := open(t, testPath(t), Config{ForeignKeys: true})
 			exec(t, d, setup, fk)
-			got := show(request(t, d, command.Request{Kind: tt.kind, Transaction: true, Statements: statements(tt.sql...)}).Results...)
+			resp := request(t, d, command.Request{Kind: tt.kind, Transaction: true, Statements: statements(tt.sql...)})
+			got := show(resp.Results...)
+			if resp.Error != "" {
+				got += "request error " + resp.Error
+			}
 			if got != tt.want {
 				t.Errorf("results are\n%s; want\n%s", got, tt.want)
 			}

@@ -126,8 +126,5 @@ func (p *params) request(k command.Kind, c caller) *command.Request {
 	if k == command.Query {
 		req.LinearizableTimeout = p.linearizableTimeout
 	}
-	if k == command.Unified && req.Level == command.Auto {
-		req.Level, req.Freshness, req.FreshnessStrict = command.None, 0, false // as in rqlite, on any node
-	}
 	return req
 }

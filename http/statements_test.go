@@ -211,7 +211,7 @@ func TestRequest(t *testing.T) {
 		{"auto of a query", "POST", "/db/query?level=auto&freshness=1s", `["x"]`, "", command.Request{
 			Kind: command.Query, Statements: stmts, Level: command.Auto, Freshness: time.Second, LinearizableTimeout: 10 * time.Second, Forward: fwd}},
 		{"auto of both", "POST", "/db/request?level=auto&freshness=1s&freshness_strict", `["x"]`, "", command.Request{
-			Kind: command.Unified, Statements: stmts, Level: command.None, Forward: fwd}},
+			Kind: command.Unified, Statements: stmts, Level: command.Auto, Freshness: time.Second, FreshnessStrict: true, Forward: fwd}},
 		{"get", "GET", "/db/query?q=SELECT+1&q=SELECT+2", "", "", command.Request{
 			Kind: command.Query, Statements: []command.Statement{{SQL: "SELECT 1"}}, Level: command.Weak, LinearizableTimeout: 10 * time.Second, Forward: fwd}},
 		{"raw query", "POST", "/db/query", "SELECT 1; SELECT 2", "text/plain; charset=utf-8", command.Request{

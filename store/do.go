@@ -86,13 +86,14 @@ func requestError(err error) error {
 
 // write puts req into the log and returns what applying it here yielded.
 func (s *Store) write(ctx context.Context, req *command.Request) (*command.Response, error) {
+	bounded := ctx
 	if req.DBTimeout > 0 {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, req.DBTimeout, ErrWaitTimeout)
+		bounded, cancel = context.WithTimeout(ctx, req.DBTimeout)
 		defer cancel()
 	}
-	resp, err := s.propose(ctx, &command.Entry{Kind: req.Kind, Request: req})
-	if errors.Is(err, ErrUnknown) && errors.Is(err, ErrWaitTimeout) {
+	resp, err := s.propose(bounded, &command.Entry{Kind: req.Kind, Request: req})
+	if errors.Is(err, ErrUnknown) && errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
 		return nil, ErrWaitTimeout
 	}
 	return resp, err
@@ -160,6 +161,9 @@ func (s *Store) propose(ctx context.Context, e *command.Entry) (*command.Respons
 	}
 	if o.err != nil && e.Kind == command.Query && s.failure.get() == nil {
 		return nil, requestError(o.err)
+	}
+	if o.err == nil && o.resp.Error != "" {
+		return nil, &RequestError{o.resp.Error}
 	}
 	return o.resp, o.err
 }

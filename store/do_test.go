@@ -236,6 +236,11 @@ func TestDBTimeoutOfWrite(t *testing.T) {
 	if _, err := n.Do(t.Context(), req); !errors.Is(err, ErrWaitTimeout) {
 		t.Fatalf("Do = %v; want ErrWaitTimeout", err)
 	}
+	late := request(command.Execute, command.Weak, "DELETE FROM foo")
+	late.DBTimeout = time.Nanosecond // over before the write is handed to Raft
+	if _, err := n.Do(t.Context(), late); !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, ErrUnknown) {
+		t.Errorf("Do = %v; want that the deadline is exceeded", err)
+	}
 	// The wait was cut, not the write.
 	n.waitRows(t, "SELECT count(*) FROM foo", "300000")
 }

@@ -21,7 +21,7 @@ func lockDir(dir string) (*os.File, error) {
 	}
 	f.Close()
 	if errors.Is(err, syscall.EWOULDBLOCK) {
-		return nil, fmt.Errorf("data directory %s is in use by another process: %w", dir, ErrLocked)
+		return nil, fmt.Errorf("%w: %s", ErrLocked, dir)
 	}
 	return nil, fmt.Errorf("lock %s: %w", f.Name(), err)
 }

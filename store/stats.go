@@ -10,6 +10,8 @@ import (
 
 	"github.com/hashicorp/raft"
 	"go.etcd.io/bbolt"
+
+	"rqlited/snapshot"
 )
 
 // raftConfigStats is Raft's configuration as /status shows it, in the order of the fields.
@@ -107,14 +109,17 @@ func (s *Store) nodeStats() []nodeStats {
 	return nodes
 }
 
-func (s *Store) snapshotStats() map[string]any {
+// snapshotStats are the statistics of the snapshot store, with those that rqlite has in front.
+type snapshotStats struct {
+	Dir       string   `json:"dir"`
+	DirSize   int64    `json:"dir_size"`
+	Snapshots []string `json:"snapshots"`
+	snapshot.Stats
+}
+
+func (s *Store) snapshotStats() snapshotStats {
 	st := s.snaps.Stats()
-	return map[string]any{
-		"dir":       st.Dir,
-		"dir_size":  st.Size,
-		"snapshots": st.Snapshots,
-		"store":     st,
-	}
+	return snapshotStats{Dir: st.Dir, DirSize: st.Size, Snapshots: st.Snapshots, Stats: st}
 }
 
 // raftStats is what Raft says about itself, with numbers as numbers, and what we know besides.

@@ -145,7 +145,7 @@ func TestDirectoryInUse(t *testing.T) {
 	first := start(t, dir)
 	first.await("node started")
 	code, failures := start(t, dir).end()
-	if code != 1 || len(failures) != 1 || !strings.Contains(failures[0].Err, dir+" is in use by another process") {
+	if code != 1 || len(failures) != 1 || !strings.Contains(failures[0].Err, "data directory is in use by another process: "+dir) {
 		t.Errorf("second process: exit code %d, errors %v", code, failures)
 	}
 	first.signals <- syscall.SIGTERM
