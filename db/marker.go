@@ -91,6 +91,11 @@ func keepOrDelete(fsys vfs.FS, path, head string) (kept bool, err error) {
 	}
 	kept = ok && err == nil && head != "" && m.Snapshot == head && m.Size == info.Size && m.ModTime.Equal(info.ModTime)
 	if kept {
+		if kept, err = hasHeader(fsys, path); err != nil {
+			return false, err
+		}
+	}
+	if kept {
 		for _, suffix := range []string{"-wal", "-shm", "-journal"} {
 			if err := removeIfExists(fsys, path+suffix); err != nil {
 				return false, err
@@ -102,4 +107,20 @@ func keepOrDelete(fsys vfs.FS, path, head string) (kept bool, err error) {
 		return false, err
 	}
 	return false, removeFiles(fsys, path)
+}
+
+// hasHeader reports whether the file begins as a database in WAL mode does. SQLite refuses one that
+// does not, at every start, although it could be restored.
+func hasHeader(fsys vfs.FS, path string) (bool, error) {
+	f, err := fsys.Open(path)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	var h [headerSize]byte
+	if _, err := f.ReadAt(h[:], 0); err != nil && !errors.Is(err, io.EOF) {
+		return false, err
+	}
+	_, err = pageSizeOf(f)
+	return err == nil && string(h[:len(headerMagic)]) == headerMagic && h[18] == walFormat && h[19] == walFormat, nil
 }

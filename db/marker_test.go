@@ -77,6 +77,16 @@ func TestMarkerRules(t *testing.T) {
 			os.Truncate(path, m.Size+4096)
 			os.Chtimes(path, time.Time{}, m.ModTime)
 		}, false},
+		{"main file has a damaged header", "1-1", func(t *testing.T, path string) {
+			info, err := os.Stat(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			data, _ := os.ReadFile(path)
+			data[0] ^= 1
+			write(t, path, data)
+			os.Chtimes(path, time.Time{}, info.ModTime())
+		}, false},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
