@@ -180,6 +180,7 @@ func (s *Store) Join(ctx context.Context, id, addr string, voter bool) error {
 		switch sameID, sameAddr := string(sv.ID) == id, string(sv.Address) == addr; {
 		case sameID && sameAddr:
 			s.counters.joinsIgnored.Add(1)
+			s.heard.from(id)
 			return nil
 		case sameAddr:
 			return fmt.Errorf("%w: %s is that of node %q; remove that node first", ErrAddrInUse, addr, sv.ID)
@@ -203,6 +204,7 @@ func (s *Store) Join(ctx context.Context, id, addr string, voter bool) error {
 		return fmt.Errorf("add node %q: %w", id, err)
 	}
 	s.counters.joins.Add(1)
+	s.heard.from(id)
 	s.log.Info("node joined", "node", id, "addr", addr, "voter", voter)
 	return nil
 }

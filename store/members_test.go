@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/raft"
+
 	"rqlited/command"
 )
 
@@ -192,6 +194,27 @@ func TestReap(t *testing.T) {
 		return nil
 	})
 	leader.exec(t, "CREATE TABLE foo (v TEXT)")
+}
+
+// TestReapSparesRejoined reports an old contact of a node that has joined again since, as Raft does
+// until it has noticed that the node was removed in between.
+func TestReapSparesRejoined(t *testing.T) {
+	nodes := newCluster(t, 3, func(c *Config) { c.Reap.Voter = time.Hour })
+	leader := waitLeader(t, nodes...)
+	back := without(nodes, leader)[0]
+	stale := raft.FailedHeartbeatObservation{PeerID: raft.ServerID(back.cfg.NodeID), LastContact: time.Now().Add(-2 * time.Hour)}
+	if err := leader.Join(t.Context(), back.cfg.NodeID, back.cfg.Addr, true); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []int{3, 2} {
+		if err := leader.reapIfDue(t.Context(), stale); err != nil {
+			t.Fatal(err)
+		}
+		if servers, err := leader.Servers(); err != nil || len(servers) != want {
+			t.Errorf("servers are %v, %v; want %d", servers, err, want)
+		}
+		leader.heard = heard{} // without the join, the contact is an old one
+	}
 }
 
 func TestShutdownOnRemove(t *testing.T) {

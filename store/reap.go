@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -48,6 +49,32 @@ func (s *Store) removed() bool {
 	})
 }
 
+// heard remembers when nodes asked this leader to join. Raft goes on for a while to report failed
+// heartbeats of a node that was removed, also when it is back.
+type heard struct {
+	mu sync.Mutex
+	at map[string]time.Time // by id; guarded by mu
+}
+
+func (h *heard) from(id string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.at == nil {
+		h.at = make(map[string]time.Time)
+	}
+	h.at[id] = time.Now()
+}
+
+// silence returns how long nothing was heard of the node, whose last contact Raft reports.
+func (h *heard) silence(id string, contact time.Time) time.Duration {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if at := h.at[id]; at.After(contact) {
+		contact = at
+	}
+	return time.Since(contact)
+}
+
 // reapDead removes members that have been out of contact for longer than Config.Reap allows.
 func (s *Store) reapDead(ctx context.Context) error {
 	for {
@@ -75,7 +102,7 @@ func (s *Store) reapIfDue(ctx context.Context, o raft.FailedHeartbeatObservation
 		if sv.Suffrage != raft.Voter {
 			limit = s.cfg.Reap.ReadOnly
 		}
-		silent := time.Since(o.LastContact)
+		silent := s.heard.silence(string(sv.ID), o.LastContact)
 		if limit <= 0 || silent <= limit {
 			return nil
 		}

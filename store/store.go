@@ -46,6 +46,7 @@ type Store struct {
 	lead       leadership
 	rounds     rounds
 	notified   notified
+	heard      heard
 	readyIndex atomic.Uint64 // commit index when this node first heard of one as a follower
 	counters   *counters
 
