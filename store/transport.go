@@ -48,13 +48,15 @@ func (t *transport) RequestPreVote(id raft.ServerID, target raft.ServerAddress, 
 	if t.logs.void() {
 		return errVoteWithheld
 	}
-	err := t.NetworkTransport.RequestPreVote(id, target, args, resp)
-	if errors.Is(err, io.EOF) {
-		// Servers before Raft 1.7 close the connection on a call they do not know. Raft takes
-		// these two words for a grant; without it such a cluster might never elect a leader.
-		return fmt.Errorf("unexpected command: %w", err)
+	var err error
+	for range transportPool + 1 { // pooled connections to a peer that has restarted end as well
+		if err = t.NetworkTransport.RequestPreVote(id, target, args, resp); !errors.Is(err, io.EOF) {
+			return err
+		}
 	}
-	return err
+	// Servers before Raft 1.7 close the connection on a call they do not know. Raft takes these
+	// two words for a grant; without it such a cluster might never elect a leader.
+	return fmt.Errorf("unexpected command: %w", err)
 }
 
 // AppendEntriesPipeline opens a pipeline of calls to a peer.

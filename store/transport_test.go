@@ -2,6 +2,7 @@ package store
 
 import (
 	"errors"
+	"io"
 	"net"
 	"path/filepath"
 	"strings"
@@ -13,6 +14,51 @@ import (
 
 	"rqlited/snapshot"
 )
+
+// TestPreVoteOfRestartedPeer asks a peer whose connections of before are gone.
+func TestPreVoteOfRestartedPeer(t *testing.T) {
+	peer := listen(t, "127.0.0.1:0")
+	served := raft.NewNetworkTransport(newLayer(tcpLayer{&closesFirst{Listener: peer, left: transportPool}}, "h:2"), 1, time.Second, io.Discard)
+	defer served.Close()
+	stop := make(chan struct{})
+	defer close(stop)
+	go func() {
+		for {
+			select {
+			case rpc := <-served.Consumer():
+				rpc.Respond(&raft.RequestPreVoteResponse{Granted: false, Term: 7}, nil)
+			case <-stop:
+				return
+			}
+		}
+	}()
+	logs := newLog(t, filepath.Join(t.TempDir(), logFile))
+	trans := newTransport(newLayer(tcpLayer{listen(t, "127.0.0.1:0")}, "h:1"), logs, hclog.NewNullLogger())
+	defer trans.Close()
+	var resp raft.RequestPreVoteResponse
+	err := trans.RequestPreVote("n2", raft.ServerAddress(peer.Addr().String()), &raft.RequestPreVoteRequest{}, &resp)
+	if err != nil || resp.Granted || resp.Term != 7 {
+		t.Errorf("RequestPreVote = %+v, %v; want the refusal of term 7", resp, err)
+	}
+}
+
+// closesFirst closes the first connections that come in, after it has read from them.
+type closesFirst struct {
+	net.Listener
+	left int // used by the goroutine that accepts
+}
+
+func (l *closesFirst) Accept() (net.Conn, error) {
+	for {
+		c, err := l.Listener.Accept()
+		if err != nil || l.left == 0 {
+			return c, err
+		}
+		l.left--
+		c.Read(make([]byte, 1024))
+		c.Close()
+	}
+}
 
 // TestPreVoteOfOldPeer asks a server that closes the connection on a call it does not know.
 func TestPreVoteOfOldPeer(t *testing.T) {
