@@ -81,19 +81,8 @@ func keepOrDelete(fsys vfs.FS, path, head string) (kept bool, err error) {
 	if err := removeLitter(fsys, path); err != nil {
 		return false, err
 	}
-	m, ok, err := readMarker(fsys, path)
-	if err != nil {
+	if kept, err = provenEqual(fsys, path, head); err != nil {
 		return false, err
-	}
-	info, err := fsys.Stat(path)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return false, err
-	}
-	kept = ok && err == nil && head != "" && m.Snapshot == head && m.Size == info.Size && m.ModTime.Equal(info.ModTime)
-	if kept {
-		if kept, err = hasHeader(fsys, path); err != nil {
-			return false, err
-		}
 	}
 	if kept {
 		for _, suffix := range []string{"-wal", "-shm", "-journal"} {
@@ -107,6 +96,26 @@ func keepOrDelete(fsys vfs.FS, path, head string) (kept bool, err error) {
 		return false, err
 	}
 	return false, removeFiles(fsys, path)
+}
+
+// provenEqual reports whether the marker says that the main file at path equals head, and the file
+// is still the one that the marker speaks of.
+func provenEqual(fsys vfs.FS, path, head string) (bool, error) {
+	m, ok, err := readMarker(fsys, path)
+	if err != nil {
+		return false, err
+	}
+	info, err := fsys.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	if !ok || head == "" || m.Snapshot != head || m.Size != info.Size || !m.ModTime.Equal(info.ModTime) {
+		return false, nil
+	}
+	return hasHeader(fsys, path)
 }
 
 // hasHeader reports whether the file begins as a database in WAL mode does. SQLite refuses one that

@@ -12,7 +12,6 @@ type counters struct {
 
 	applyTime      atomic.Int64 // µs
 	commands       atomic.Int64
-	loads          atomic.Int64
 	recoveries     atomic.Int64
 	verifies       atomic.Int64
 	verifiesFailed atomic.Int64
@@ -62,7 +61,7 @@ func (s *Store) Counters() map[string]int64 {
 		"nodes_reaped_ok":              c.reaps.Load(),
 		"num_ignored_joins":            c.joinsIgnored.Load(),
 		"num_joins":                    c.joins.Load(),
-		"num_loads":                    c.loads.Load(),
+		"num_loads":                    0, // nothing proposes a load yet
 		"num_recoveries":               c.recoveries.Load(),
 		"num_removed_before_joins":     c.removedBeforeJoins.Load(),
 		"num_restores":                 c.restores.Load(),

@@ -63,16 +63,6 @@ func (s *Store) Do(ctx context.Context, req *command.Request) (*command.Response
 	return nil, &RequestError{fmt.Sprintf("a %s is no request", req.Kind)}
 }
 
-// Load replaces the database by the SQLite file data, through the log.
-func (s *Store) Load(ctx context.Context, data []byte) (*command.Response, error) {
-	if !s.gate.enter() {
-		return nil, ErrNotOpen
-	}
-	defer s.gate.leave()
-	s.counters.loads.Add(1)
-	return s.propose(ctx, &command.Entry{Kind: command.Load, Data: data})
-}
-
 // requestError makes err, which db returned, the caller's.
 func requestError(err error) error {
 	if refused, ok := errors.AsType[*db.RefusedError](err); ok {

@@ -144,6 +144,18 @@ func TestCatchUpBySnapshot(t *testing.T) {
 	}
 }
 
+// openHead returns the newest snapshot, and a reader of it.
+func (n *node) openHead(t *testing.T) (snapshot.Head, io.ReadCloser) {
+	t.Helper()
+	head, _ := n.snaps.Head()
+	_, rc, err := n.snaps.Open(head.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { rc.Close() })
+	return head, rc
+}
+
 // install publishes a stream the way Raft does with one from the leader, but does not restore it.
 func (n *node) install(t *testing.T, index, term uint64, stream io.Reader) {
 	t.Helper()
@@ -165,12 +177,7 @@ func TestCaptureDuringInstall(t *testing.T) {
 	n := newSingle(t)
 	n.exec(t, "CREATE TABLE foo (v TEXT)", "INSERT INTO foo VALUES('a')")
 	n.snapshot(t, 0)
-	head, _ := n.snaps.Head()
-	_, rc, err := n.snaps.Open(head.ID)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer rc.Close()
+	head, rc := n.openHead(t)
 	n.exec(t, "INSERT INTO foo VALUES('b')")
 	n.install(t, head.Index, head.Term, rc)
 	installed, _ := n.snaps.Head()
@@ -274,20 +281,10 @@ func TestInstallNotRestored(t *testing.T) {
 	n := newSingle(t)
 	n.exec(t, "CREATE TABLE foo (v TEXT)", "INSERT INTO foo VALUES('a')")
 	n.snapshot(t, 0)
-	head, _ := n.snaps.Head()
-	_, rc, err := n.snaps.Open(head.ID)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer rc.Close()
+	head, rc := n.openHead(t)
 	n.exec(t, "INSERT INTO foo VALUES('ghost')")
 	n.install(t, head.Index+1, head.Term+1, rc)
-	installed, _ := n.snaps.Head()
-	_, rc, err = n.snaps.Open(installed.ID)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer rc.Close()
+	_, rc = n.openHead(t)
 	if err := os.Mkdir(n.fsm.image, 0o700); err != nil {
 		t.Fatal(err)
 	}
