@@ -15,6 +15,11 @@ type Config struct {
 	FS     vfs.FS       // nil means vfs.OS
 	Logger *slog.Logger // nil discards
 
+	// Damaged is called when a running store finds a published file damaged: at most once for each
+	// file, never under a lock, and by the goroutine that has read the file, which may be the
+	// store's own, so it must not wait for Close. Nil means that nobody wants to know.
+	Damaged func(error)
+
 	// Grace is how long a snapshot stays openable after it was superseded. Raft lists first and
 	// opens later. Zero means 60 s.
 	Grace time.Duration

@@ -131,14 +131,6 @@ func openSource(fsys vfs.FS, dir string, l *link) (*source, error) {
 	return &source{link: l, file: f, dec: dec}, nil
 }
 
-// damaged says that a published file is not what it was.
-func damaged(file string, err error) error {
-	if errors.Is(err, ErrMalformed) {
-		return fmt.Errorf("%w: file %s: %w", ErrDamaged, file, err)
-	}
-	return fmt.Errorf("read %s: %w", file, err)
-}
-
 // next returns the next unit of the image, valid until the call after; io.EOF after the trailer.
 func (m *merge) next() (unit []byte, err error) {
 	switch {

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"path/filepath"
+	"strings"
 
 	"rqlited/internal/vfs"
 )
@@ -51,31 +52,39 @@ func recoverDir(fsys vfs.FS, dir string, log *slog.Logger) (*found, error) {
 	if err := vfs.SyncDir(fsys, dir); err != nil {
 		return nil, err
 	}
-	next := m.Next
-	for _, name := range names {
-		if number, ok := fileNumber(name); ok {
-			next = max(next, number+1)
-		}
-	}
 	deleteGarbage(fsys, dir, names, m, log)
-	return &found{man: m, next: next}, nil
+	return &found{man: m, next: nextNumber(names, m.Next)}, nil
 }
 
 // firstManifest makes an empty store. Since MANIFEST is durable before the first numbered file is
 // created, a directory that has such files and no MANIFEST has lost it, and is left alone.
 func firstManifest(fsys vfs.FS, dir string, names []string) (*manifest, error) {
+	if err := lostManifest(names); err != nil {
+		return nil, err
+	}
+	m := &manifest{Next: 1, Chain: []link{}}
+	return m, writeManifest(fsys, dir, m)
+}
+
+// lostManifest returns ErrDamaged if the files of a directory without MANIFEST prove that it had
+// one.
+func lostManifest(names []string) error {
 	for _, name := range names {
-		if _, ok := fileNumber(name); ok {
-			return nil, fmt.Errorf("%w: %s is there but %s is not: put %s back, %s", ErrDamaged,
+		if _, ok := fileNumber(strings.TrimSuffix(name, damagedExt)); ok {
+			return fmt.Errorf("%w: %s is there but %s is not: put %s back, %s", ErrDamaged,
 				name, manifestName, manifestName, orStartOver)
 		}
 	}
-	m := &manifest{Next: 1}
+	return nil
+}
+
+// writeManifest makes m what is on disk. When it has returned nil, m survives power loss.
+func writeManifest(fsys vfs.FS, dir string, m *manifest) error {
 	data, err := m.encode()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return m, vfs.WriteFileAtomic(fsys, filepath.Join(dir, manifestName), data)
+	return vfs.WriteFileAtomic(fsys, filepath.Join(dir, manifestName), data)
 }
 
 // orStartOver is the way out that is left to a human when a file is beyond repair.

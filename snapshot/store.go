@@ -182,6 +182,10 @@ type Head struct {
 	PageSize int
 	Size     int64  // bytes that Open(ID) will return
 	Digest   string // of the content; stays the same when files are compacted
+
+	// Until is the highest index of the snapshots that would be given up for this one. It is set
+	// where Salvage asks about a snapshot, and zero elsewhere.
+	Until uint64
 }
 
 // Head returns the snapshot that was accepted last, if there is one.
@@ -192,6 +196,11 @@ func (s *Store) Head() (Head, bool) {
 	if l == nil {
 		return Head{}, false
 	}
+	return l.head(), true
+}
+
+// head describes the snapshot that ends with l.
+func (l *link) head() Head {
 	return Head{
 		ID:       l.ID,
 		Index:    l.Index,
@@ -200,7 +209,7 @@ func (s *Store) Head() (Head, bool) {
 		PageSize: l.PageSize,
 		Size:     l.header().image().streamSize(),
 		Digest:   l.Snapshot.String(),
-	}, true
+	}
 }
 
 // Verify reads all files of the chain and returns ErrDamaged if one is not as it was written. It
