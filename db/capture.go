@@ -262,6 +262,28 @@ func (c *Capture) Published(id string) error {
 	return nil
 }
 
+// Adopt says that the snapshot to, durable and of the same content as from, is the head now: it
+// was published without a capture, since nothing had changed. If the database does not descend
+// from from, Adopt does nothing.
+func (d *DB) Adopt(from, to string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.failed(); err != nil {
+		return err
+	}
+	if d.closed || from == "" || d.track.head != from {
+		return nil
+	}
+	d.track.head = to
+	if !d.track.marked {
+		return nil // the main file is not the snapshot any more
+	}
+	if err := writeMarker(d.fs, d.path, to); err != nil {
+		return fmt.Errorf("mark database as %s: %w", to, err)
+	}
+	return nil
+}
+
 // Release ends the use of the capture. What was not published is part of the next one. Further
 // calls do nothing.
 func (c *Capture) Release() {

@@ -25,6 +25,10 @@ type Config struct {
 	// it from being complete. Zero means 500 ms.
 	ReadersGrace time.Duration
 
+	// Damaged is called once, and without a lock, when a page of the main file turns out to be
+	// damaged. Nothing can be applied any more; the next start will restore a snapshot.
+	Damaged func(error)
+
 	FS     vfs.FS       // for the marker and the main file; nil means vfs.OS
 	Logger *slog.Logger // nil discards
 }
@@ -38,6 +42,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	c.ReadersGrace = cmp.Or(c.ReadersGrace, 500*time.Millisecond)
 	c.MaxReaders = cmp.Or(c.MaxReaders, 256)
+	if c.Damaged == nil {
+		c.Damaged = func(error) {}
+	}
 	if c.FS == nil {
 		c.FS = vfs.OS
 	}
