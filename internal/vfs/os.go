@@ -28,9 +28,10 @@ func (osFS) Create(name string) (File, error) {
 	return osFile{f}, nil
 }
 
-func (osFS) Rename(oldname, newname string) error { return os.Rename(oldname, newname) }
+func (osFS) Rename(oldname, newname string) error { return rename(oldname, newname) }
 func (osFS) Remove(name string) error             { return os.Remove(name) }
 func (osFS) MkdirAll(dir string) error            { return os.MkdirAll(dir, 0o700) }
+func (osFS) Free(dir string) (int64, error)       { return free(dir) }
 
 func (osFS) ReadDir(dir string) ([]string, error) {
 	entries, err := os.ReadDir(dir) // sorted
@@ -54,7 +55,7 @@ func (osFS) Stat(name string) (FileInfo, error) {
 
 func (osFS) SyncDir(dir string) error {
 	if runtime.GOOS == "windows" {
-		return nil // directories cannot be synced there; NTFS journals names by itself
+		return nil // there Rename is durable by itself, and File.Sync makes names durable as well
 	}
 	d, err := os.Open(dir)
 	if err != nil {
@@ -71,4 +72,13 @@ func (f osFile) Size() (int64, error) {
 		return 0, err
 	}
 	return fi.Size(), nil
+}
+
+// CloneFrom is what Clone calls.
+func (f osFile) CloneFrom(src File) error {
+	from, ok := src.(osFile)
+	if !ok {
+		return errors.ErrUnsupported
+	}
+	return clone(f.File, from.File)
 }

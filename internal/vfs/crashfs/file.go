@@ -22,6 +22,9 @@ type file struct {
 	dirty   bool   // data was changed since the last Sync
 	lost    bool   // a Sync has failed: no later one will make this content durable
 	frozen  bool   // may not change any more
+	links   int    // names that lead to it
+	opens   int    // handles that are not closed
+	shared  int64  // bytes of data in blocks that belong to other files too
 	mod     int64
 }
 
@@ -120,13 +123,23 @@ func (h *handle) writeAt(p []byte, off int64) (int, error) {
 		p = p[:len(p)/2] // a full disk, or a power cut, stops a write anywhere
 	}
 	h.file.mustChange("write", h.name)
-	if end := off + int64(len(p)); end > int64(len(h.file.data)) {
-		h.file.data = append(h.file.data, make([]byte, end-int64(len(h.file.data)))...)
+	if n := h.fs.fitting(h.file, off, len(p)); n < len(p) {
+		p, err = p[:n], errors.Join(err, full(h.name))
 	}
-	copy(h.file.data[off:], p)
-	h.file.dirty = true
-	h.file.mod = h.fs.ticks
+	if len(p) > 0 {
+		h.fs.change(h.file, func() { h.file.put(p, off) })
+	}
 	return len(p), err
+}
+
+// put writes p into the content.
+func (n *file) put(p []byte, off int64) {
+	size, end := int64(len(n.data)), off+int64(len(p))
+	n.shared -= min(n.shared, max(min(end, size)-off, 0))
+	if end > size {
+		n.data = append(n.data, make([]byte, end-size)...)
+	}
+	copy(n.data[off:], p)
 }
 
 func (h *handle) Sync() error {
@@ -140,6 +153,7 @@ func (h *handle) Sync() error {
 	if !h.file.lost {
 		h.file.durable = slices.Clone(h.file.data)
 	}
+	h.fs.flushJournal()
 	return nil
 }
 
@@ -157,16 +171,21 @@ func (h *handle) Close() error {
 	h.fs.mu.Lock()
 	defer h.fs.mu.Unlock()
 	err := h.ready()
-	if !h.closed && !h.readOnly && !h.file.dirty && h.fs.freezes(h.name) {
-		h.file.frozen = true
+	if h.closed {
+		return err
 	}
 	h.closed = true
+	h.file.opens--
+	if !h.readOnly {
+		h.fs.freeze(h.file, h.name)
+	}
+	h.fs.release(h.file)
 	return err
 }
 
-// freezes reports whether Freeze was called for the name.
-func (f *FS) freezes(name string) bool {
-	return slices.ContainsFunc(f.frozen, func(pattern string) bool {
+// freeze finishes a file if it is synced and Freeze was called for its name.
+func (f *FS) freeze(n *file, name string) {
+	n.frozen = n.frozen || !n.dirty && slices.ContainsFunc(f.frozen, func(pattern string) bool {
 		ok, err := path.Match(pattern, filepath.Base(name))
 		return ok && err == nil
 	})

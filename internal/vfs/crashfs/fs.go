@@ -33,6 +33,11 @@ type FS struct {
 	failErr error
 	sticky  bool
 	failed  int // operations that have failed since FailAt
+
+	capacity int64 // bytes that fit on the disk; negative: any number
+	used     int64 // bytes on it
+	clones   bool  // Clone works
+	windows  bool  // the rules of NewWindows hold
 }
 
 // dir is a directory: the names everybody sees, and those that would survive a power cut. A node
@@ -45,7 +50,7 @@ type dir struct {
 func newDir() *dir { return &dir{names: map[string]any{}, durable: map[string]any{}} }
 
 // New returns an empty file system.
-func New() *FS { return &FS{root: newDir(), left: -1, failIn: -1} }
+func New() *FS { return &FS{root: newDir(), left: -1, failIn: -1, capacity: -1} }
 
 // CrashAfter cuts the power after op more operations that change something; CrashAfter(0) lets
 // none happen. Reading and closing do not count, for they leave the disk as it is.
@@ -71,8 +76,11 @@ func (f *FS) Failed() int {
 	return f.failed
 }
 
-// Freeze declares files whose base name matches one of the glob patterns as unchangeable once
-// they have been synced and closed: writing, recreating or renaming them panics from then on.
+// Freeze declares files whose base name matches one of the glob patterns as unchangeable once they
+// have been synced and then closed, by a crash if need be, or renamed so as to match: writing to
+// them, cloning into them, creating them anew, renaming them and renaming something onto them panics
+// from then on, also after a restart. They may be removed, and set aside under their own name with
+// something behind a further dot.
 func (f *FS) Freeze(patterns ...string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -170,7 +178,7 @@ func (f *FS) Open(name string) (vfs.File, error) {
 	if !ok {
 		return nil, &fs.PathError{Op: "open", Path: name, Err: errors.New("is a directory")}
 	}
-	return &handle{fs: f, file: file, name: name, readOnly: true}, nil
+	return f.handle(file, name, true), nil
 }
 
 // Create implements vfs.FS.
@@ -189,12 +197,19 @@ func (f *FS) Create(name string) (vfs.File, error) {
 		return nil, &fs.PathError{Op: "create", Path: name, Err: errors.New("is a directory")}
 	case *file:
 		n.mustChange("create", name)
-		n.data, n.mod, n.dirty = nil, f.ticks, true
-		return &handle{fs: f, file: n, name: name}, nil
+		f.change(n, func() { n.data, n.shared = nil, 0 })
+		n.lost = false // the pages that a failed Sync has dropped are gone from the file
+		return f.handle(n, name, false), nil
 	}
-	n := &file{mod: f.ticks, dirty: true}
+	n := &file{links: 1, mod: f.ticks, dirty: true}
 	d.names[base] = n
-	return &handle{fs: f, file: n, name: name}, nil
+	return f.handle(n, name, false), nil
+}
+
+// handle opens a file.
+func (f *FS) handle(n *file, name string, readOnly bool) *handle {
+	n.opens++
+	return &handle{fs: f, file: n, name: name, readOnly: readOnly}
 }
 
 // Rename implements vfs.FS.
@@ -216,17 +231,42 @@ func (f *FS) Rename(oldname, newname string) error {
 	if n == nil {
 		return &fs.PathError{Op: "rename", Path: oldname, Err: fs.ErrNotExist}
 	}
-	if file, ok := n.(*file); ok {
-		file.mustChange("rename", oldname)
+	target := to.names[newBase]
+	if err := errors.Join(f.idle("rename", oldname, n), f.idle("rename", newname, target)); err != nil {
+		return err
 	}
-	switch target := to.names[newBase].(type) {
-	case *dir:
-		return &fs.PathError{Op: "rename", Path: newname, Err: errors.New("is a directory")}
-	case *file:
-		target.mustChange("rename onto", newname)
+	if err := f.replace(n, target, oldname, newname); err != nil {
+		return err
 	}
 	delete(from.names, oldBase)
 	to.names[newBase] = n
+	f.flushJournal()
+	return nil
+}
+
+// replace prepares the rename of the node n onto target, which may be nil.
+func (f *FS) replace(n, target any, oldname, newname string) error {
+	moved, isFile := n.(*file)
+	switch target := target.(type) {
+	case *dir:
+		return &fs.PathError{Op: "rename", Path: newname, Err: errors.New("is a directory")}
+	case *file:
+		if !isFile {
+			return &fs.PathError{Op: "rename", Path: newname, Err: errors.New("not a directory")}
+		}
+		if target == moved {
+			return nil
+		}
+		target.mustChange("rename onto", newname)
+		target.links--
+		f.release(target)
+	}
+	if isFile {
+		if !strings.HasPrefix(clean(newname), clean(oldname)+".") {
+			moved.mustChange("rename", oldname)
+		}
+		f.freeze(moved, newname)
+	}
 	return nil
 }
 
@@ -241,6 +281,9 @@ func (f *FS) Remove(name string) error {
 	if err != nil {
 		return err
 	}
+	if err := f.idle("remove", name, d.names[base]); err != nil {
+		return err
+	}
 	switch n := d.names[base].(type) {
 	case nil:
 		return &fs.PathError{Op: "remove", Path: name, Err: fs.ErrNotExist}
@@ -248,6 +291,9 @@ func (f *FS) Remove(name string) error {
 		if len(n.names) > 0 {
 			return &fs.PathError{Op: "remove", Path: name, Err: errors.New("directory not empty")}
 		}
+	case *file:
+		n.links--
+		f.release(n)
 	}
 	delete(d.names, base)
 	return nil
@@ -328,12 +374,16 @@ func (f *FS) Stat(name string) (vfs.FileInfo, error) {
 	return vfs.FileInfo{Dir: true}, nil
 }
 
-// SyncDir implements vfs.FS. After a failed SyncDir the names are still waiting to be synced.
+// SyncDir implements vfs.FS. After a failed SyncDir the names are still waiting to be synced, and so
+// they are on Windows after one that succeeded.
 func (f *FS) SyncDir(name string) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if err := f.allow("syncdir", name); err != nil {
 		return err
+	}
+	if f.windows {
+		return nil
 	}
 	d, err := f.dir("syncdir", name)
 	if err != nil {

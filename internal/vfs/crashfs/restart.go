@@ -29,9 +29,16 @@ func (f *FS) restart(s survivor) *FS {
 	next := New()
 	next.frozen = slices.Clone(f.frozen)
 	next.ticks = f.ticks
+	next.capacity, next.clones, next.windows = f.capacity, f.clones, f.windows
+	s.next = next
 	s.files = map[*file]*file{}
 	s.dirs = map[*dir]*dir{}
 	next.root = s.dir(f.root)
+	for _, kept := range s.files {
+		if kept.links > 0 {
+			next.used += kept.takes()
+		}
+	}
 	return next
 }
 
@@ -39,6 +46,7 @@ func (f *FS) restart(s survivor) *FS {
 type survivor struct {
 	dice       *rand.Rand // nil: nothing that was not synced survives
 	everything bool       // also what is not synced stays as it is
+	next       *FS
 	files      map[*file]*file
 	dirs       map[*dir]*dir
 }
@@ -52,17 +60,21 @@ func (s *survivor) dir(d *dir) *dir {
 	union := maps.Clone(d.durable)
 	maps.Copy(union, d.names)
 	for _, name := range slices.Sorted(maps.Keys(union)) { // sorted: equal seeds, equal disks
-		n := d.durable[name]
-		if s.everything {
-			s.put(kept.durable, name, n)
-			s.put(kept.names, name, d.names[name])
-			continue
+		now, durable := d.names[name], d.durable[name]
+		if !s.everything {
+			if now != durable && !s.luck() {
+				now = durable
+			}
+			durable = now
 		}
-		if d.names[name] != n && s.luck() {
-			n = d.names[name]
+		s.put(kept.durable, name, durable)
+		s.put(kept.names, name, now)
+		if n, ok := now.(*file); ok {
+			s.files[n].links++
+			if !n.dirty { // the crash has closed it
+				s.next.freeze(s.files[n], name)
+			}
 		}
-		s.put(kept.durable, name, n)
-		s.put(kept.names, name, n)
 	}
 	return kept
 }
@@ -87,6 +99,7 @@ func (s *survivor) file(n *file) *file {
 			kept.data = s.content(n)
 			kept.durable = slices.Clone(kept.data)
 		}
+		kept.shared = min(n.shared, int64(len(kept.data)))
 		s.files[n] = kept
 	}
 	return s.files[n]
