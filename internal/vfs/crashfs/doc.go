@@ -11,7 +11,11 @@
 //   - Kill returns the disk as it is: only the process has died, and what it had not synced is
 //     still to be lost.
 //
-// FailAt makes an operation fail, once or from then on. A Sync that fails has lost its data for
-// good, and later ones that succeed do not bring it back, as on Linux. Freeze makes it a panic to
-// change a finished file. Trace tells which changes were made, in order.
+// A power cut that loses nothing is Kill too: whoever wants to be sure cuts again at the next step.
+//
+// FailAt makes an operation fail, once or from then on, with the error of a full disk, a broken one
+// or a missing right; a write that fails has written half. A Sync that fails has lost its data for
+// good, and later ones that succeed do not bring it back, as on Linux. SetFree makes a disk of a
+// certain size. NewWindows makes one with the rules of Windows. Freeze makes it a panic to change a
+// finished file. Trace tells which changes were made, in order.
 package crashfs

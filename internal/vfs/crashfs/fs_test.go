@@ -6,7 +6,10 @@ import (
 	"io/fs"
 	"reflect"
 	"strings"
+	"syscall"
 	"testing"
+
+	"rqlited/internal/vfs"
 )
 
 func must(t *testing.T, err error) {
@@ -146,6 +149,45 @@ func TestRestartRandom(t *testing.T) {
 	}
 }
 
+// TestRestartRandomNames checks that each name of each directory is kept or lost by itself, those of
+// one rename included, and the content behind it by itself again.
+func TestRestartRandomNames(t *testing.T) {
+	seen := map[string]bool{}
+	for seed := range uint64(2000) {
+		f := New()
+		must(t, f.MkdirAll("d"))
+		must(t, f.MkdirAll("e"))
+		for _, name := range []string{"d/old", "d/gone", "e/replaced"} {
+			must(t, write(t, f, name, "x").Sync())
+		}
+		must(t, errors.Join(f.SyncDir("/"), f.SyncDir("d"), f.SyncDir("e")))
+		must(t, f.Rename("d/old", "e/moved"))
+		must(t, f.Remove("d/gone"))
+		must(t, f.Rename(write(t, f, "e/new", "y").name, "e/replaced"))
+		next := f.RestartRandom(seed)
+		var got []string
+		for _, name := range []string{"d/old", "e/moved", "d/gone", "e/replaced"} {
+			got = append(got, content(t, next, name))
+		}
+		seen[strings.Join(got, ",")] = true
+	}
+	for _, from := range []string{"x", "-"} {
+		for _, to := range []string{"x", "-"} {
+			for _, gone := range []string{"x", "-"} {
+				for _, replaced := range []string{"x", "y", "", "\x00"} { // unsynced content may be short or zero
+					if want := strings.Join([]string{from, to, gone, replaced}, ","); !seen[want] {
+						t.Errorf("%q never came up", want)
+					}
+					delete(seen, strings.Join([]string{from, to, gone, replaced}, ","))
+				}
+			}
+		}
+	}
+	for other := range seen {
+		t.Errorf("%q came up", other)
+	}
+}
+
 func TestCrashAfter(t *testing.T) {
 	f := New()
 	f.CrashAfter(2)
@@ -162,14 +204,13 @@ func TestCrashAfter(t *testing.T) {
 }
 
 func TestFailAt(t *testing.T) {
-	errDisk := errors.New("disk full")
 	f := New()
 	h := write(t, f, "a", "")
-	f.FailAt(1, errDisk, false)
+	f.FailAt(1, syscall.ENOSPC, false)
 	_, err := h.Write([]byte("12"))
 	must(t, err)
-	if n, err := h.Write([]byte("3456")); n != 2 || !errors.Is(err, errDisk) {
-		t.Errorf("Write = %d, %v; want 2, %v", n, err, errDisk)
+	if n, err := h.Write([]byte("3456")); n != 2 || !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("Write = %d, %v; want 2, %v", n, err, syscall.ENOSPC)
 	}
 	if got := f.Failed(); got != 1 {
 		t.Errorf("Failed() = %d; want 1", got)
@@ -177,42 +218,164 @@ func TestFailAt(t *testing.T) {
 	if got := content(t, f, "a"); got != "1234" {
 		t.Errorf("content = %q; want 1234", got)
 	}
-	f.FailAt(0, errDisk, true)
-	for range 3 {
-		if err := f.SyncDir("/"); !errors.Is(err, errDisk) {
-			t.Errorf("SyncDir = %v; want %v for ever", err, errDisk)
-		}
-	}
-	f.FailAt(-1, nil, false)
-	must(t, f.SyncDir("/"))
 }
 
+// TestFailEach fails every operation there is, with every error, once and for ever, and checks that
+// a failed one has done nothing and is not traced.
+func TestFailEach(t *testing.T) {
+	ops := map[string]func(f *FS, h *handle) error{
+		"open":    func(f *FS, _ *handle) error { _, err := f.Open("a"); return err },
+		"create":  func(f *FS, _ *handle) error { _, err := f.Create("a"); return err },
+		"rename":  func(f *FS, _ *handle) error { return f.Rename("a", "b") },
+		"remove":  func(f *FS, _ *handle) error { return f.Remove("a") },
+		"mkdir":   func(f *FS, _ *handle) error { return f.MkdirAll("d") },
+		"readdir": func(f *FS, _ *handle) error { _, err := f.ReadDir("/"); return err },
+		"stat":    func(f *FS, _ *handle) error { _, err := f.Stat("a"); return err },
+		"syncdir": func(f *FS, _ *handle) error { return f.SyncDir("/") },
+		"free":    func(f *FS, _ *handle) error { _, err := f.Free("/"); return err },
+		"read":    func(_ *FS, h *handle) error { _, err := h.Read(make([]byte, 1)); return err },
+		"read at": func(_ *FS, h *handle) error { _, err := h.ReadAt(make([]byte, 1), 0); return err },
+		"size":    func(_ *FS, h *handle) error { _, err := h.Size(); return err },
+		"write":   func(_ *FS, h *handle) error { _, err := h.Write([]byte("x")); return err },
+		"sync":    func(_ *FS, h *handle) error { return h.Sync() },
+		"clone":   func(f *FS, h *handle) error { return vfs.Clone(h, f.handle(h.file, "a", true)) },
+		"close":   func(f *FS, h *handle) error { return f.handle(h.file, "a", true).Close() },
+	}
+	for name, op := range ops {
+		for _, errno := range []error{syscall.ENOSPC, syscall.EIO, syscall.EACCES} {
+			f := New()
+			f.SetFree(100)
+			f.OfferClone(true)
+			h := write(t, f, "a", "")
+			f.Trace()
+			for round := range 3 {
+				f.FailAt(0, errno, true)
+				if err := op(f, h); !errors.Is(err, errno) {
+					t.Errorf("%s, round %d = %v; want %v for ever", name, round, err, errno)
+				}
+				if err := op(f, h); !errors.Is(err, errno) || f.Failed() != 2 {
+					t.Errorf("%s again, round %d = %v, %d failures; want %v for ever", name, round, err, f.Failed(), errno)
+				}
+				f.FailAt(-1, nil, false)
+			}
+			if got, err := f.ReadDir("/"); err != nil || len(got) != 1 || content(t, f, "a") != "" || len(f.Trace()) > 0 {
+				t.Errorf("%s failed and changed the disk: %q, %v", name, got, err)
+			}
+			f.FailAt(0, errno, false)
+			if err := op(f, h); !errors.Is(err, errno) {
+				t.Errorf("%s = %v; want %v once", name, err, errno)
+			}
+			if err := op(f, h); err != nil && !errors.Is(err, io.EOF) {
+				t.Errorf("%s = %v after the only failure", name, err)
+			}
+		}
+	}
+}
+
+// TestLost checks what a failed Sync takes away: all that was written so far, whatever is synced
+// later. A file that begins anew is free of it.
+func TestLost(t *testing.T) {
+	f := New()
+	h := write(t, f, "a", "old")
+	must(t, errors.Join(h.Sync(), f.SyncDir("/")))
+	mustWrite(t, h, "new")
+	f.FailAt(0, syscall.EIO, false)
+	if err := h.Sync(); !errors.Is(err, syscall.EIO) {
+		t.Fatalf("Sync = %v; want %v", err, syscall.EIO)
+	}
+	mustWrite(t, h, "newer")
+	must(t, h.Sync())
+	if got := content(t, f, "a"); got != "oldnewnewer" {
+		t.Errorf("content = %q; want all of it, as the page cache has it", got)
+	}
+	killed := f.Kill()
+	for _, disk := range []*FS{f.Restart(), killed.Restart()} {
+		if got := content(t, disk, "a"); got != "old" {
+			t.Errorf("content after Restart = %q; want old", got)
+		}
+	}
+	f = killed.Kill()
+	must(t, write(t, f, "a", "anew").Sync())
+	if got := content(t, f.Restart(), "a"); got != "anew" {
+		t.Errorf("content after Create, Sync and Restart = %q; want anew", got)
+	}
+}
+
+// TestFreeze changes a file x.base that is finished, in every way there is.
 func TestFreeze(t *testing.T) {
+	clone := func(t *testing.T, f *FS, to *handle) {
+		f.OfferClone(true)
+		_ = vfs.Clone(to, write(t, f, "src", "s"))
+	}
 	tests := []struct {
 		name string
-		act  func(f *FS, finished *handle)
+		act  func(t *testing.T, f *FS, open *handle)
 	}{
-		{"create", func(f *FS, _ *handle) { _, _ = f.Create("x.base") }},
-		{"rename", func(f *FS, _ *handle) { _ = f.Rename("x.base", "y") }},
-		{"rename onto", func(f *FS, _ *handle) { _ = f.Rename("y.base", "x.base") }},
-		{"write by another handle", func(_ *FS, open *handle) { _, _ = open.Write([]byte("x")) }},
+		{"create", func(_ *testing.T, f *FS, _ *handle) { _, _ = f.Create("x.base") }},
+		{"rename", func(_ *testing.T, f *FS, _ *handle) { _ = f.Rename("x.base", "y") }},
+		{"rename onto", func(_ *testing.T, f *FS, _ *handle) { _ = f.Rename("y.base", "x.base") }},
+		{"write by another handle", func(_ *testing.T, _ *FS, open *handle) { _, _ = open.Write([]byte("x")) }},
+		{"write at", func(_ *testing.T, _ *FS, open *handle) { _, _ = open.WriteAt([]byte("x"), 0) }},
+		{"write that fails", func(_ *testing.T, f *FS, open *handle) {
+			f.FailAt(0, syscall.EIO, false)
+			_, _ = open.Write([]byte("x"))
+		}},
+		{"clone into", func(t *testing.T, f *FS, open *handle) { clone(t, f, open) }},
+		{"set aside, then write", func(_ *testing.T, f *FS, open *handle) {
+			_ = f.Rename("x.base", "x.base.damaged")
+			_, _ = open.Write([]byte("x"))
+		}},
+		{"create after a restart", func(_ *testing.T, f *FS, _ *handle) { _, _ = f.Restart().Create("x.base") }},
+		{"create after a kill", func(_ *testing.T, f *FS, _ *handle) { _, _ = f.Kill().Create("x.base") }},
+		{"create what a crash has closed", func(t *testing.T, f *FS, _ *handle) {
+			must(t, write(t, f, "z.base", "z").Sync())
+			_, _ = f.Kill().Create("z.base")
+		}},
+		{"create what was renamed so", func(t *testing.T, f *FS, _ *handle) {
+			must(t, write(t, f, "z.tmp", "z").Sync())
+			must(t, f.Rename("z.tmp", "z.base"))
+			_, _ = f.Create("z.base")
+		}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			f := New()
-			f.Freeze("*.base")
-			open := write(t, f, "x.base", "x")
-			write(t, f, "y.base", "y") // not synced, so not finished
-			must(t, (&handle{fs: f, file: open.file, name: "x.base"}).Sync())
-			must(t, (&handle{fs: f, file: open.file, name: "x.base"}).Close())
+			f, open := finished(t)
 			defer func() {
 				if recover() == nil {
 					t.Error("no panic")
 				}
 			}()
-			tt.act(f, open)
+			tt.act(t, f, open)
 		})
 	}
+}
+
+// finished returns a disk with a finished file x.base, which is open for writing nevertheless, and a
+// file y.base that is not finished, because it was not synced.
+func finished(t *testing.T) (f *FS, open *handle) {
+	t.Helper()
+	f = New()
+	f.Freeze("*.base")
+	must(t, write(t, f, "y.base", "y").Close())
+	file, err := f.Create("x.base")
+	must(t, err)
+	open = f.handle(file.(*handle).file, "x.base", false)
+	must(t, errors.Join(f.SyncDir("/"), file.Sync(), file.Close()))
+	return f, open
+}
+
+// TestFreezeAllows tries what leaves a finished file as it is, or is about another.
+func TestFreezeAllows(t *testing.T) {
+	f, _ := finished(t)
+	must(t, write(t, f, "y.base", "new").Close())
+	must(t, write(t, f.Kill(), "y.base", "new").Close())
+	f, _ = finished(t)
+	must(t, f.Rename("x.base", "x.base.damaged"))
+	must(t, write(t, f, "x.base", "another").Close())
+	must(t, f.Remove("x.base.damaged"))
+	f, _ = finished(t)
+	must(t, f.Remove("x.base"))
+	must(t, write(t, f, "x.base", "another").Close())
 }
 
 func TestTrace(t *testing.T) {
