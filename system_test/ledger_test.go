@@ -12,11 +12,14 @@ import (
 )
 
 // ledger writes rows from several clients at once and remembers which were acknowledged. Its
-// table has no key and its counter is not idempotent, so a write that is applied twice shows.
+// table has no key and its counters are not idempotent, so a write that is applied twice shows;
+// heavy has one row of ten pages per client, which follows from the counter beside it, so a page
+// of another state shows.
 type ledger struct {
 	mu    sync.Mutex
 	tried map[row]bool // whether it was acknowledged
 	acked int
+	begun int // clients so far; each has a number of its own
 	stop  context.CancelFunc
 	done  sync.WaitGroup
 }
@@ -31,16 +34,27 @@ func newLedger(n *node) *ledger {
 		"CREATE TABLE ledger (client INTEGER, seq INTEGER, noise INTEGER)",
 		"CREATE TABLE counter (n INTEGER)",
 		"INSERT INTO counter VALUES (0)",
+		"CREATE TABLE heavy (client INTEGER PRIMARY KEY, n INTEGER, v TEXT)",
 	)
 	return &ledger{tried: map[row]bool{}}
 }
 
-// begin starts clients that write through any node until end is called.
+// heavyEvery says how many writes of a client there are for one that touches its heavy row too.
+const heavyEvery = 4
+
+// writeHeavy is the statement for it.
+const writeHeavy = `INSERT INTO heavy VALUES (?, 1, printf('%040000d', 1))
+	ON CONFLICT(client) DO UPDATE SET n = n + 1, v = printf('%040000d', n + 1)`
+
+// begin starts clients that write through any node until end is called. There may be more after
+// that.
 func (l *ledger) begin(c cluster, clients int, seed uint64) {
 	ctx, stop := context.WithCancel(context.Background())
 	l.stop = stop
 	c[0].t.Cleanup(func() { l.end() }) // also when the test gives up half-way
-	for i := range clients {
+	for range clients {
+		i := l.begun
+		l.begun++
 		l.done.Go(func() { l.write(ctx, c, i, rand.New(rand.NewPCG(seed, uint64(i)))) })
 	}
 }
@@ -62,9 +76,11 @@ func (l *ledger) write(ctx context.Context, c cluster, client int, rng *rand.Ran
 		}
 		r := row{client, seq}
 		l.note(r, false)
-		_, err := c[rng.IntN(len(c))].sql(3*time.Second, "/db/execute?transaction&timeout=2s",
-			[]any{"INSERT INTO ledger VALUES (?, ?, random())", client, seq},
-			"UPDATE counter SET n = n + 1")
+		stmts := []any{[]any{"INSERT INTO ledger VALUES (?, ?, random())", client, seq}, "UPDATE counter SET n = n + 1"}
+		if seq%heavyEvery == 0 {
+			stmts = append(stmts, []any{writeHeavy, client})
+		}
+		_, err := c[rng.IntN(len(c))].sql(3*time.Second, "/db/execute?transaction&timeout=2s", stmts...)
 		if err != nil {
 			pause.Reset(time.Duration(rng.IntN(100)) * time.Millisecond) // do not hammer a cluster without leader
 			continue
@@ -83,21 +99,52 @@ func (l *ledger) note(r row, acked bool) {
 	}
 }
 
+// acknowledged returns how many writes have been acknowledged.
+func (l *ledger) acknowledged() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.acked
+}
+
 // progress waits until that many more writes have been acknowledged.
 func (l *ledger) progress(t *testing.T, more int) {
 	t.Helper()
-	count := func() int {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		return l.acked
-	}
-	start := count()
+	start := l.acknowledged()
 	within(t, formLimit, fmt.Sprintf("%d more writes are acknowledged", more), func() error {
-		if got := count() - start; got < more {
+		if got := l.acknowledged() - start; got < more {
 			return fmt.Errorf("only %d so far", got)
 		}
 		return nil
 	})
+}
+
+// sound waits until the node is ready and checks, while the clients go on, what must hold for its
+// content at any moment: no row twice, counters and heavy rows as the rows say, and all there that
+// had been acknowledged before.
+func (l *ledger) sound(n *node) {
+	n.t.Helper()
+	acked := l.acknowledged()
+	n.waitReady(formLimit)
+	l.check(n, acked)
+}
+
+// check is sound without the wait.
+func (l *ledger) check(n *node, acked int) {
+	n.t.Helper()
+	text := n.query("none", fmt.Sprintf(`SELECT
+		count(*), count(DISTINCT client << 32 | seq), (SELECT n FROM counter),
+		total(seq %% %d = 0) = (SELECT total(n) FROM heavy),
+		(SELECT count(*) FROM heavy WHERE v <> printf('%%040000d', n)) FROM ledger`, heavyEvery))[0]
+	var rows, distinct, counter, heavy, torn int
+	if _, err := fmt.Sscanf(text, "%d|%d|%d|%d|%d", &rows, &distinct, &counter, &heavy, &torn); err != nil {
+		n.t.Fatalf("%s: %q: %v", n.id, text, err)
+	}
+	if rows != distinct || rows != counter || heavy != 1 || torn != 0 {
+		n.t.Fatalf("%s: %d rows, %d different, counter %d, heavy rows agree: %d, torn: %d", n.id, rows, distinct, counter, heavy, torn)
+	}
+	if rows < acked {
+		n.t.Fatalf("%s: %d rows; %d had been acknowledged", n.id, rows, acked)
+	}
 }
 
 // verify checks, on every node, that each acknowledged write is there exactly once and each other
@@ -115,9 +162,12 @@ func (l *ledger) verify(c cluster) {
 				t.Errorf("%s: %+v is there but was never written", n.id, r)
 			}
 		}
-		total := 0
+		total, heavy := 0, map[int]int{}
 		for r, acked := range l.tried {
 			total += found[r]
+			if r.seq%heavyEvery == 0 {
+				heavy[r.client] += found[r]
+			}
 			if acked && found[r] != 1 {
 				t.Errorf("%s: acknowledged %+v is there %d times", n.id, r, found[r])
 			}
@@ -127,6 +177,12 @@ func (l *ledger) verify(c cluster) {
 		}
 		if got := n.query("none", "SELECT n FROM counter")[0]; got != strconv.Itoa(total) {
 			t.Errorf("%s: counter = %s; want %d, the number of rows", n.id, got, total)
+		}
+		for _, text := range n.query("none", "SELECT client, n, v = printf('%040000d', n) FROM heavy") {
+			r, intact := parseRow(t, text)
+			if intact != 1 || r.seq != heavy[r.client] {
+				t.Errorf("%s: heavy row of client %d: counter %d, intact %d; want %d, 1", n.id, r.client, r.seq, intact, heavy[r.client])
+			}
 		}
 	}
 	t.Logf("%d writes tried, %d acknowledged", len(l.tried), l.acked)

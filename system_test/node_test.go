@@ -282,3 +282,12 @@ func (n *node) forgetDatabase() {
 		}
 	}
 }
+
+// forgetMarker removes only the marker: what the next start finds is a database of which nobody
+// knows what it is.
+func (n *node) forgetMarker() {
+	n.t.Helper()
+	if err := os.Remove(filepath.Join(n.dir, "db.clean")); err != nil && !errors.Is(err, os.ErrNotExist) {
+		n.t.Fatal(err)
+	}
+}
