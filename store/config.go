@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"rqlited/internal/vfs"
 )
 
 // Config configures a Store. Open copies it, so settings cannot change under a running Store.
@@ -33,7 +35,10 @@ type Config struct {
 
 	Logger *slog.Logger // nil discards
 
-	recoveryStep func(name string) error // for tests: called before each step of a recovery
+	// For tests.
+	fs           vfs.FS                  // all files but raft.db and what SQLite writes; nil means vfs.OS
+	logStep      func(name string) error // called before each change of raft.db
+	recoveryStep func(name string) error // called before each step of a recovery
 }
 
 // RaftConfig holds the settings of Raft itself.
@@ -109,6 +114,12 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.fs == nil {
+		c.fs = vfs.OS
+	}
+	if c.logStep == nil {
+		c.logStep = func(string) error { return nil }
 	}
 	if c.recoveryStep == nil {
 		c.recoveryStep = func(string) error { return nil }

@@ -26,6 +26,7 @@ type snapshotCounters struct {
 	userSnapshots, walSnapshots   atomic.Int64
 	userSnapshotsFailed           atomic.Int64
 	walSnapshotsFailed            atomic.Int64
+	salvages, discards            atomic.Int64
 }
 
 // snapshot counts a capture that was published, or that failed to be with err.
@@ -71,9 +72,12 @@ func (s *Store) Counters() map[string]int64 {
 		"num_snapshot_persists":        c.taken.Load(),
 		"num_snapshot_persists_failed": c.failed.Load(),
 		"num_snapshots":                c.taken.Load(),
+		"num_snapshots_damaged":        s.damage.files.Load(),
+		"num_snapshots_discarded":      c.discards.Load(),
 		"num_snapshots_failed":         c.failed.Load(),
 		"num_snapshots_full":           c.images.Load(),
 		"num_snapshots_incremental":    c.deltas.Load(),
+		"num_snapshots_salvaged":       c.salvages.Load(),
 		"num_uncompressed_commands":    c.commands.Load(),
 		"num_user_snapshots":           c.userSnapshots.Load(),
 		"num_user_snapshots_failed":    c.userSnapshotsFailed.Load(),

@@ -170,7 +170,9 @@ func (s *Store) read(ctx context.Context, req *command.Request) (*command.Respon
 	var err error
 	switch level {
 	case command.None:
-		err = s.checkFresh(req.Freshness, req.FreshnessStrict)
+		if err = s.whole(); err == nil {
+			err = s.checkFresh(req.Freshness, req.FreshnessStrict)
+		}
 	case command.Linearizable:
 		timeout := req.LinearizableTimeout
 		if timeout <= 0 {

@@ -60,6 +60,9 @@ var (
 	// are missing; nothing was changed.
 	ErrGap = errors.New("store: log entries are missing after the snapshot")
 
+	// ErrForeign means that the data directory is that of another node; nothing was changed.
+	ErrForeign = errors.New("store: data directory belongs to another node")
+
 	// ErrAddrInUse means that a node of another id has the address already.
 	ErrAddrInUse = errors.New("store: address belongs to another node")
 )

@@ -27,6 +27,7 @@ type outcome struct {
 // fsm is the state machine: it applies the log to the database.
 type fsm struct {
 	db       *db.DB
+	fs       vfs.FS
 	image    string // file that restores are written to
 	log      *slog.Logger
 	closing  <-chan struct{}
@@ -38,26 +39,21 @@ type fsm struct {
 	changed    atomic.Uint64 // newest entry that counts as a change of the database
 	restoring  atomic.Bool
 	captureErr atomic.Pointer[error] // of the last Snapshot
-	restoreErr atomic.Pointer[error] // of the last Restore
+	restored   func()                // called when a snapshot has been restored
 
-	restored func() // called after each Restore that has succeeded
-
-	base atomic.Pointer[base] // never nil
-	idle idle
+	// base is the id of the snapshot that the database descends from; never nil, empty if there
+	// is none. A capture is made against it, not against the newest one in the snapshot store:
+	// between the publication of an install and its restore they differ, and such a capture must
+	// not be published.
+	base   atomic.Pointer[string]
+	idle   idle
+	damage *damage
 }
 
 // idle says when the log is shortened although nothing has changed. Immutable.
 type idle struct {
 	head    func() (snapshot.Head, bool)
 	entries uint64 // that have changed nothing since head
-}
-
-// base is the snapshot that the database descends from. A capture is made against it, not against
-// the newest one in the snapshot store: between the publication of an install and its restore they
-// differ, and such a capture must not be published. Immutable.
-type base struct {
-	id    string // "" if there is none
-	known string // the snapshot of the same content that db knows
 }
 
 // Apply implements raft.FSM. An error of this machine latches the failure: nothing is applied
@@ -146,11 +142,15 @@ func (f *fsm) capture() (*capture, error) {
 	if err := f.failure.get(); err != nil {
 		return nil, err
 	}
-	b := f.base.Load()
-	c, err := f.db.Capture(b.known)
+	base := *f.base.Load()
+	head := base
+	if f.damage.open.Load() {
+		head = "" // an image, which needs nothing of the damaged files
+	}
+	c, err := f.db.Capture(head)
 	switch {
 	case errors.Is(err, db.ErrNothingNew):
-		return f.emptyCapture(b, err)
+		return f.emptyCapture(base, err)
 	case errors.Is(err, db.ErrBusy), errors.Is(err, db.ErrClosed):
 		return nil, err
 	case err != nil:
@@ -158,20 +158,19 @@ func (f *fsm) capture() (*capture, error) {
 		f.failure.set(err) // it is open what the main file holds now
 		return nil, err
 	}
-	return newCapture(c, b.id, f.closing), nil
+	return newCapture(c, base, f.closing), nil
 }
 
 // emptyCapture returns a delta without pages if there are many entries that changed nothing, such
 // as reads and failed writes. They would fill the log for ever.
-func (f *fsm) emptyCapture(b *base, nothingNew error) (*capture, error) {
+func (f *fsm) emptyCapture(base string, nothingNew error) (*capture, error) {
 	head, ok := f.idle.head()
-	if !ok || head.ID != b.id || f.progress.index() < head.Index+f.idle.entries {
+	if !ok || head.ID != base || f.progress.index() < head.Index+f.idle.entries {
 		return nil, nothingNew
 	}
 	return &capture{
 		source: noPages{snapshot.Header{PageSize: head.PageSize, Pages: head.Pages, Delta: true}},
-		base:   b.id,
-		known:  b.known,
+		base:   base,
 		begun:  time.Now(),
 	}, nil
 }
@@ -182,8 +181,7 @@ func (f *fsm) emptyCapture(b *base, nothingNew error) (*capture, error) {
 func (f *fsm) Restore(rc io.ReadCloser) error {
 	f.restoring.Store(true)
 	defer f.restoring.Store(false)
-	err := f.restore(rc)
-	f.restoreErr.Store(&err)
+	err := f.restore(context.Background(), rc)
 	select {
 	case <-f.closing:
 	default:
@@ -194,7 +192,7 @@ func (f *fsm) Restore(rc io.ReadCloser) error {
 	return err
 }
 
-func (f *fsm) restore(rc io.ReadCloser) error {
+func (f *fsm) restore(ctx context.Context, rc io.ReadCloser) error {
 	if err := f.failure.get(); err != nil {
 		return err
 	}
@@ -203,9 +201,9 @@ func (f *fsm) restore(rc io.ReadCloser) error {
 	if !ok {
 		return errors.New("restore: the stream does not say which snapshot it is")
 	}
-	ctx, cancel := withClosing(context.Background(), f.closing)
+	ctx, cancel := withClosing(ctx, f.closing)
 	defer cancel()
-	if err := writeImage(ctx, rc, f.image); err != nil {
+	if err := writeImage(ctx, f.fs, rc, f.image); err != nil {
 		f.counters.restoresFailed.Add(1)
 		return fmt.Errorf("restore snapshot %s: %w", meta.ID, err)
 	}
@@ -213,7 +211,7 @@ func (f *fsm) restore(rc io.ReadCloser) error {
 		f.counters.restoresFailed.Add(1)
 		return fmt.Errorf("switch to snapshot %s: %w", meta.ID, err)
 	}
-	f.base.Store(&base{meta.ID, meta.ID})
+	f.base.Store(&meta.ID)
 	f.changed.Store(meta.Index)
 	f.progress.publish(applied{index: meta.Index, term: meta.Term, at: time.Now()})
 	f.counters.restores.Add(1)
@@ -222,17 +220,9 @@ func (f *fsm) restore(rc io.ReadCloser) error {
 	return nil
 }
 
-// restoreError returns why the last Restore failed; Raft only writes that into its log.
-func (f *fsm) restoreError() error {
-	if err := f.restoreErr.Load(); err != nil {
-		return *err
-	}
-	return nil
-}
-
 // writeImage turns the stream r into a synced SQLite file, next to the database.
-func writeImage(ctx context.Context, r io.Reader, name string) error {
-	image, err := vfs.OS.Create(name)
+func writeImage(ctx context.Context, fsys vfs.FS, r io.Reader, name string) error {
+	image, err := fsys.Create(name)
 	if err != nil {
 		return err
 	}

@@ -22,7 +22,8 @@ const (
 // another one after that, for ever.
 type held struct {
 	mu    sync.Mutex
-	holds []*hold // guarded by mu
+	holds []*hold       // guarded by mu
+	sent  chan struct{} // of capacity 1: a reader has been closed; nil if nobody wants to know
 }
 
 // hold is one snapshot that is being read, or was a moment ago.
@@ -47,6 +48,10 @@ func (r *heldReader) Close() error {
 		r.hold.until = time.Now().Add(heldAfter)
 	}
 	r.held.mu.Unlock()
+	select {
+	case r.held.sent <- struct{}{}:
+	default:
+	}
 	return r.ReadCloser.Close()
 }
 

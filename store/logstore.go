@@ -22,10 +22,6 @@ const (
 	logLockTimeout  = 2 * time.Second // for the lock on raft.db
 )
 
-// keyDiscard, in the stable store, names the snapshot whose publication makes the whole log
-// worthless. See logStore.install.
-var keyDiscard = []byte("rqlited_discard_log")
-
 // logStore is Raft's log and stable store: raft.db behind a cache.
 //
 // It repairs one thing that Raft leaves open. When a follower installs a snapshot that its log
@@ -48,7 +44,14 @@ type logStore struct {
 
 	held held
 
+	floor     atomic.Pointer[standing] // what the node has lost; nil if it has not, or has got it back
+	returning atomic.Bool              // there was a floor at the start, and what it stands for is not applied yet
+	spoken    func(index uint64)       // called when the entry at index ends the silence; may be nil
+	members   []Server                 // newest in the log behind the head, at the start; nil if there are none
+
 	installFailures atomic.Int32 // since a snapshot was restored or an entry was appended
+
+	step func(name string) error // for tests: called before each change of raft.db
 }
 
 // edge is where the newest snapshot ends. Immutable.
@@ -83,11 +86,15 @@ func openLog(path string, fail func(error)) (l *logStore, err error) {
 	if err != nil {
 		return nil, errors.Join(err, bolt.Close())
 	}
-	return &logStore{LogCache: cache, bolt: bolt, fail: fail, raft: &atomic.Pointer[raft.Raft]{}}, nil
+	return &logStore{
+		LogCache: cache, bolt: bolt, fail: fail, raft: &atomic.Pointer[raft.Raft]{},
+		step: func(string) error { return nil },
+	}, nil
 }
 
 // check makes sure that the log goes on where head ends, and that each entry behind it can be
-// read. It first finishes what a crash in install left behind.
+// read, and learns what there is to know at the start. It first finishes what a crash in install
+// left behind.
 func (l *logStore) check(head snapshot.Head, exists bool) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
@@ -102,6 +109,7 @@ func (l *logStore) check(head snapshot.Head, exists bool) (err error) {
 	if err != nil {
 		return err
 	}
+	end := standing{Index: head.Index, Term: head.Term}
 	for i := head.Index + 1; i <= last; i++ {
 		var e raft.Log
 		err := l.LogCache.GetLog(i, &e)
@@ -114,15 +122,19 @@ func (l *logStore) check(head snapshot.Head, exists bool) (err error) {
 		if e.Index != i {
 			return fmt.Errorf("read %s: entry %d calls itself %d", logFile, i, e.Index)
 		}
-		if e.Type == raft.LogCommand {
+		end = standing{Index: i, Term: e.Term}
+		switch e.Type {
+		case raft.LogCommand:
 			l.lastCommand.Store(i)
+		case raft.LogConfiguration:
+			l.members = serversOf(raft.DecodeConfiguration(e.Data))
 		}
 	}
 	if l.lastCommand.Load() == 0 {
 		l.lastCommand.Store(head.Index)
 	}
 	l.edge.Store(&edge{index: head.Index, term: head.Term})
-	return nil
+	return l.openFloor(end)
 }
 
 func gapError(head snapshot.Head, exists bool, first, missing uint64) error {
@@ -197,9 +209,17 @@ func (l *logStore) StoreLog(log *raft.Log) error { return l.StoreLogs([]*raft.Lo
 // StoreLogs implements raft.LogStore.
 func (l *logStore) StoreLogs(logs []*raft.Log) error {
 	if l.void() {
-		return errVoteWithheld
+		return errVoteWithheld // a candidate's, or one behind entries that are gone
 	}
-	if err := l.LogCache.StoreLogs(logs); err != nil {
+	err := l.step("append")
+	if err == nil {
+		err = l.LogCache.StoreLogs(logs)
+	}
+	if err == nil && len(logs) > 0 {
+		end := logs[len(logs)-1]
+		err = l.reached(standing{Index: end.Index, Term: end.Term})
+	}
+	if err != nil {
 		err = fmt.Errorf("append to %s: %w", logFile, err)
 		l.fail(err)
 		return err
@@ -224,7 +244,11 @@ func (l *logStore) DeleteRange(first, last uint64) error {
 			return nil // Raft tries again after its next snapshot
 		}
 	}
-	if err := l.LogCache.DeleteRange(first, last); err != nil {
+	err := l.step("shorten")
+	if err == nil {
+		err = l.LogCache.DeleteRange(first, last)
+	}
+	if err != nil {
 		err = fmt.Errorf("shorten %s: %w", logFile, err)
 		l.fail(err)
 		return err
@@ -257,8 +281,8 @@ func (l *logStore) install(id string, index, term uint64, head snapshot.Head, pu
 		return err
 	}
 	if discard {
-		if err := l.bolt.Set(keyDiscard, []byte(id)); err != nil {
-			return fmt.Errorf("note in %s: %w", logFile, err)
+		if err := l.set(keyDiscard, []byte(id)); err != nil {
+			return err
 		}
 	}
 	void := discard || l.void()
@@ -301,22 +325,16 @@ func (l *logStore) lacks(index, term uint64, head snapshot.Head, last uint64) (b
 
 // finishDiscard empties the log if the note says that the snapshot head makes it worthless.
 func (l *logStore) finishDiscard(head string) error {
-	note, err := l.bolt.Get(keyDiscard)
-	if errors.Is(err, raftboltdb.ErrKeyNotFound) || err == nil && len(note) == 0 {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("read %s: %w", logFile, err)
+	note, err := l.get(keyDiscard)
+	if err != nil || len(note) == 0 {
+		return err
 	}
 	if string(note) == head {
 		if err := l.clear(); err != nil {
 			return err
 		}
 	}
-	if err := l.bolt.Set(keyDiscard, nil); err != nil {
-		return fmt.Errorf("note in %s: %w", logFile, err)
-	}
-	return nil
+	return l.set(keyDiscard, nil)
 }
 
 // clear deletes every entry, in one transaction.
@@ -325,7 +343,10 @@ func (l *logStore) clear() error {
 	if err != nil || last == 0 {
 		return err
 	}
-	if err := l.LogCache.DeleteRange(first, last); err != nil {
+	if err = l.step("clear"); err == nil {
+		err = l.LogCache.DeleteRange(first, last)
+	}
+	if err != nil {
 		return fmt.Errorf("clear %s: %w", logFile, err)
 	}
 	return nil

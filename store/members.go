@@ -21,15 +21,13 @@ type Server struct {
 
 // Servers returns the members of the cluster as this node knows them, ordered by id.
 func (s *Store) Servers() ([]Server, error) {
-	var out []Server
-	for _, sv := range s.configuration().Servers {
-		out = append(out, Server{string(sv.ID), string(sv.Address), sv.Suffrage == raft.Voter})
-	}
-	slices.SortFunc(out, func(a, b Server) int { return cmp.Compare(a.ID, b.ID) })
-	return out, nil
+	return serversOf(s.configuration()), nil
 }
 
 func (s *Store) configuration() raft.Configuration {
+	if lost := s.logs.floor.Load(); lost != nil {
+		return configurationOf(lost.Members) // what Raft knows is older, or nothing
+	}
 	f := s.raft.GetConfiguration() // answered from memory
 	if f.Error() != nil {
 		return raft.Configuration{}
@@ -72,7 +70,18 @@ func (s *Store) Bootstrap(ctx context.Context, servers []Server) error {
 		return ErrNotOpen
 	}
 	defer s.gate.leave()
-	var c raft.Configuration
+	if s.logs.silent() {
+		return fmt.Errorf("bootstrap cluster of %d: %w", len(servers), errSilent)
+	}
+	c := configurationOf(servers)
+	if err := s.await(ctx, func() raft.Future { return s.raft.BootstrapCluster(c) }); err != nil {
+		return fmt.Errorf("bootstrap cluster of %d: %w", len(servers), err)
+	}
+	s.log.Info("cluster bootstrapped", "members", len(servers))
+	return nil
+}
+
+func configurationOf(servers []Server) (c raft.Configuration) {
 	for _, sv := range servers {
 		suffrage := raft.Voter
 		if !sv.Voter {
@@ -82,11 +91,7 @@ func (s *Store) Bootstrap(ctx context.Context, servers []Server) error {
 			Suffrage: suffrage, ID: raft.ServerID(sv.ID), Address: raft.ServerAddress(sv.Addr),
 		})
 	}
-	if err := s.await(ctx, func() raft.Future { return s.raft.BootstrapCluster(c) }); err != nil {
-		return fmt.Errorf("bootstrap cluster of %d: %w", len(servers), err)
-	}
-	s.log.Info("cluster bootstrapped", "members", len(servers))
-	return nil
+	return c
 }
 
 // notified collects the nodes that want to form a cluster.

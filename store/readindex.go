@@ -33,6 +33,8 @@ func (s *Store) watchLeadership(ctx context.Context) error {
 		case <-s.raft.LeaderCh():
 			s.lead.changed.wake()
 			s.confirmTerm(ctx)
+		case <-s.logs.held.sent:
+			s.appendBehindSnapshot(ctx)
 		case <-tick.C:
 			if d := s.logs.voidFor(); d > 10*s.cfg.Raft.ElectionTimeout {
 				// The leader that sent the snapshot is gone before it sent anything else. Raft
@@ -40,6 +42,18 @@ func (s *Store) watchLeadership(ctx context.Context) error {
 				s.fail(fmt.Errorf("log discarded %s ago and not replaced since: a restart is needed", d.Round(time.Second)))
 			}
 		}
+	}
+}
+
+// appendBehindSnapshot has the log go on behind a snapshot that has been sent, although there may
+// be nothing to write. Only then does a follower whose log had to be discarded know where it ends, and
+// one that was ahead of the snapshot that everything up to there is committed.
+func (s *Store) appendBehindSnapshot(ctx context.Context) {
+	if s.raft.State() != raft.Leader {
+		return
+	}
+	if err := s.await(ctx, func() raft.Future { return s.raft.Barrier(s.cfg.Raft.ApplyTimeout) }); err != nil {
+		s.log.Debug("nothing appended behind a snapshot that was sent", "err", err)
 	}
 }
 

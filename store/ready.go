@@ -23,6 +23,9 @@ func (s *Store) Ready() error {
 	if n := s.logs.installFailures.Load(); n > 0 {
 		return fmt.Errorf("%w: %d attempts to install a snapshot from the leader have failed", ErrNotReady, n)
 	}
+	if s.logs.silent() {
+		return fmt.Errorf("%w: %w", ErrNotReady, errSilent)
+	}
 	if _, known := s.Leader(); !known {
 		return ErrNoLeader
 	}
@@ -45,6 +48,7 @@ func (s *Store) caughtUp() error {
 			return fmt.Errorf("%w: the leader's commit index is not known yet", ErrNotReady)
 		}
 	}
+	target = min(target, s.raft.LastIndex()) // what is behind that was never committed
 	now := s.fsm.progress.index()
 	if now >= target {
 		return nil

@@ -20,7 +20,6 @@ import (
 
 	"rqlited/command"
 	"rqlited/db"
-	"rqlited/internal/vfs"
 	"rqlited/snapshot"
 )
 
@@ -132,6 +131,9 @@ func (r *recovery) run(ctx context.Context) (bool, error) {
 	if err != nil {
 		return false, err
 	}
+	if r.logs.silent() {
+		return false, fmt.Errorf("%s: this node has lost its data, and waits for the leader to send it; recover the other nodes, and start this one without that file", name)
+	}
 	start := time.Now()
 	r.log.Warn("membership is being replaced by peers.json", "members", len(peers.Servers))
 	if !slices.ContainsFunc(peers.Servers, func(sv raft.Server) bool { return string(sv.ID) == r.cfg.NodeID }) {
@@ -156,7 +158,7 @@ func (r *recovery) publish(ctx context.Context, peers raft.Configuration) (index
 	}
 	// Whatever the live database was, it is not the head that this makes.
 	d, err := db.Open(filepath.Join(r.cfg.Dir, dbFile), db.Config{
-		ForeignKeys: r.cfg.ForeignKeys, MaxReaders: 1, Logger: r.log,
+		ForeignKeys: r.cfg.ForeignKeys, MaxReaders: 1, FS: r.cfg.fs, Logger: r.log,
 	})
 	if err != nil {
 		return 0, err
@@ -194,7 +196,7 @@ func (r *recovery) restore(ctx context.Context, d *db.DB, id string) (err error)
 	}
 	defer func() { err = errors.Join(err, rc.Close()) }()
 	image := filepath.Join(r.cfg.Dir, restoreFile)
-	if err := writeImage(ctx, rc, image); err != nil {
+	if err := writeImage(ctx, r.cfg.fs, rc, image); err != nil {
 		return err
 	}
 	return d.Replace(image, "") // it becomes something else, so no marker may name it
@@ -277,8 +279,8 @@ func (r *recovery) finish(name string) error {
 	if err := r.step("rename"); err != nil {
 		return err
 	}
-	if err := vfs.OS.Rename(name, filepath.Join(filepath.Dir(name), peersDone)); err != nil {
+	if err := r.cfg.fs.Rename(name, filepath.Join(filepath.Dir(name), peersDone)); err != nil {
 		return err
 	}
-	return vfs.OS.SyncDir(filepath.Dir(name)) // or the next start would drop what is written from now on
+	return r.cfg.fs.SyncDir(filepath.Dir(name)) // or the next start would drop what is written from now on
 }

@@ -130,15 +130,17 @@ func (k *sink) publish() error {
 		return err
 	}
 	id := k.ID()
-	if k.capture.db == nil {
-		s.fsm.base.Store(&base{id, k.capture.known})
-	} else {
-		s.fsm.base.Store(&base{id, id})
-	}
+	s.fsm.base.Store(&id)
 	s.logs.published(k.index, k.term)
+	if !k.capture.source.Header().Delta {
+		s.fsm.damage.mended()
+	}
+	if err := s.noteHead(); err != nil {
+		return err
+	}
 	// From here on the snapshot stands. What fails now costs the next start a restore, unless it
 	// is a sync of the main file.
-	if err := s.note(k.capture.published(id)); err != nil {
+	if err := s.note(k.capture.published(s.fsm.db, id)); err != nil {
 		s.log.Warn("live database not marked as equal to the snapshot", "snapshot", id, "err", err)
 	}
 	return nil
@@ -150,7 +152,23 @@ func (k *sink) install() error {
 	s.turn.Lock()
 	defer s.turn.Unlock()
 	head, _ := s.Head()
-	return s.logs.install(k.ID(), k.index, k.term, head, k.Sink.Close)
+	if err := s.logs.install(k.ID(), k.index, k.term, head, k.Sink.Close); err != nil {
+		return err
+	}
+	s.fsm.damage.mended()
+	return s.noteHead()
+}
+
+// noteHead has the log remember the newest snapshot. Raft is not told of a snapshot before that.
+func (s *snapshots) noteHead() error {
+	metas, err := s.Store.List()
+	for _, m := range metas {
+		err = errors.Join(err, s.logs.noteHead(m))
+	}
+	if err != nil {
+		s.logs.fail(err)
+	}
+	return err
 }
 
 // capture is a raft.FSMSnapshot: the state of the database, or that it has not changed.
@@ -158,7 +176,6 @@ type capture struct {
 	source  snapshot.Pages
 	db      *db.Capture // nil if there are no pages
 	base    string
-	known   string // without pages: how db knows the base
 	begun   time.Time
 	endTurn func() // nil if the turn was not taken
 }
@@ -179,9 +196,10 @@ func (c *capture) Persist(rs raft.SnapshotSink) error {
 	return snapshot.WriteStream(k, c.source)
 }
 
-func (c *capture) published(id string) error {
+// published tells the database that its content is known as id from now on.
+func (c *capture) published(d *db.DB, id string) error {
 	if c.db == nil {
-		return nil
+		return d.Adopt(c.base, id)
 	}
 	return c.db.Published(id)
 }

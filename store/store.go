@@ -32,6 +32,9 @@ const (
 	peersDone    = "peers.info" // in raftDir
 )
 
+// never is as long as Raft's timers allow for.
+const never = 10 * 365 * 24 * time.Hour
+
 // drainTime bounds Close's wait for requests that are under way.
 const drainTime = 3 * time.Second
 
@@ -57,12 +60,13 @@ type Store struct {
 	failure   *latch        // why the node has to stop
 }
 
-// storage is what the Store has on disk. Immutable.
+// storage is what the Store has on disk. Immutable once it is open.
 type storage struct {
-	lock  *os.File
-	snaps *snapshots
-	logs  *logStore
-	db    *db.DB
+	lock   *os.File
+	snaps  *snapshots
+	logs   *logStore
+	db     *db.DB
+	damage *damage
 }
 
 // machinery is what runs on top of it. Immutable.
@@ -71,6 +75,7 @@ type machinery struct {
 	raft         *raft.Raft
 	layer        *layer
 	gate         *gate
+	settings     sync.Mutex // held while Raft's settings are changed
 	observer     *raft.Observer
 	observed     chan raft.Observation
 	dead         chan raft.FailedHeartbeatObservation
@@ -82,9 +87,14 @@ type machinery struct {
 // Open opens the data directory, brings the database to the newest snapshot, and starts Raft,
 // which then replays the log. If raft/peers.json exists, the membership is replaced by it first.
 //
+// If snapshots are damaged, Open starts from an older one that the log goes on from. If there is
+// none, and other members have the data, the node starts with nothing and waits for them.
+//
 // It fails with ErrLocked if another process uses the directory, with ErrGap if log entries are
-// missing, and otherwise with what it has found; a failed Open has deleted nothing that another
-// one could use. If ctx ends, Open fails soon. Open closes cfg.Layer when it fails.
+// missing, with ErrForeign if the directory is that of another node, with snapshot.ErrDamaged if
+// snapshots are and nobody else has the data, and otherwise with what it has found; a failed Open
+// has deleted nothing that another one could use. If ctx ends, Open fails soon. Open closes
+// cfg.Layer when it fails.
 func Open(ctx context.Context, cfg Config) (*Store, error) {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
@@ -99,6 +109,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		failure:  newLatch(),
 		rounds:   rounds{kick: make(chan struct{}, 1)},
 	}
+	s.damage = newDamage(s.log)
 	if err := s.open(ctx); err != nil {
 		s.cfg.Layer.Close()
 		return nil, errors.Join(err, s.closeFiles())
@@ -107,43 +118,78 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 }
 
 func (s *Store) open(ctx context.Context) error {
-	head, exists, err := s.openFiles(ctx)
+	if err := os.MkdirAll(filepath.Join(s.cfg.Dir, raftDir), 0o755); err != nil {
+		return err
+	}
+	var err error
+	if s.lock, err = lockDir(s.cfg.Dir); err != nil {
+		return err
+	}
+	s.layer = newLayer(s.cfg.Layer, s.cfg.Addr)
+	err = s.load(ctx)
+	if errors.Is(err, snapshot.ErrDamaged) {
+		if err = errors.Join(s.heal(err), s.closeData()); err == nil {
+			err = s.load(ctx)
+		}
+	}
 	if err != nil {
 		return err
 	}
-	s.db, err = db.Open(filepath.Join(s.cfg.Dir, dbFile), db.Config{
-		ForeignKeys: s.cfg.ForeignKeys, MaxReaders: s.cfg.MaxReaders, Head: head.ID, Logger: s.log,
-	})
-	if err != nil {
-		return fmt.Errorf("open database: %w", err)
-	}
-	s.buildFSM(head)
-	keep := exists && s.db.Head() == head.ID
-	if keep {
-		s.counters.startSkipped.Add(1)
-		s.log.Info("live database kept", "snapshot", head.ID)
-	} else if exists {
-		s.counters.startRestores.Add(1)
-	}
-	if err := s.startRaft(ctx, keep); err != nil {
+	if err := s.startRaft(); err != nil {
 		return fmt.Errorf("start raft: %w", err)
 	}
 	s.start()
 	return nil
 }
 
-// openFiles locks the directory and opens all in it but the live database.
+// load opens what is in the directory, and brings the database to the newest snapshot. It fails
+// with snapshot.ErrDamaged if that snapshot is not as it was.
+func (s *Store) load(ctx context.Context) error {
+	head, exists, err := s.openFiles(ctx)
+	if err != nil {
+		return err
+	}
+	s.db, err = db.Open(filepath.Join(s.cfg.Dir, dbFile), db.Config{
+		ForeignKeys: s.cfg.ForeignKeys, MaxReaders: s.cfg.MaxReaders, Head: head.ID,
+		FS: s.cfg.fs, Logger: s.log, Damaged: s.fail,
+	})
+	if err != nil {
+		return fmt.Errorf("open database: %w", err)
+	}
+	s.buildFSM(head)
+	switch {
+	case !exists:
+		return nil
+	case s.db.Head() == head.ID:
+		s.counters.startSkipped.Add(1)
+		s.log.Info("live database kept", "snapshot", head.ID)
+		return nil
+	}
+	s.log.Info("live database is not known to equal the newest snapshot, which is restored", "snapshot", head.ID)
+	if err := s.restoreHead(ctx, head.ID); err != nil {
+		return err
+	}
+	s.counters.startRestores.Add(1)
+	return nil
+}
+
+// restoreHead is what Raft would do at its start; but Raft drops the reason for a failure, and
+// cannot be interrupted.
+func (s *Store) restoreHead(ctx context.Context, id string) error {
+	_, rc, err := s.snaps.Open(id)
+	if err != nil {
+		return err
+	}
+	return errors.Join(s.fsm.restore(ctx, rc), rc.Close())
+}
+
+// openFiles opens all in the directory but the live database.
 func (s *Store) openFiles(ctx context.Context) (head snapshot.Head, exists bool, err error) {
-	if err := os.MkdirAll(filepath.Join(s.cfg.Dir, raftDir), 0o755); err != nil {
+	image := filepath.Join(s.cfg.Dir, restoreFile)
+	if err := s.cfg.fs.Remove(image); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return head, false, err
 	}
-	if s.lock, err = lockDir(s.cfg.Dir); err != nil {
-		return head, false, err
-	}
-	if err := os.Remove(filepath.Join(s.cfg.Dir, restoreFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return head, false, err
-	}
-	snaps, err := snapshot.Open(filepath.Join(s.cfg.Dir, snapshotsDir), snapshot.Config{Logger: s.log})
+	snaps, err := snapshot.Open(s.snapshotsDir(), s.snapshotConfig())
 	if err != nil {
 		return head, false, err
 	}
@@ -160,9 +206,15 @@ func (s *Store) openFiles(ctx context.Context) (head snapshot.Head, exists bool,
 	if recovered {
 		s.counters.recoveries.Add(1)
 		head, exists = snaps.Head()
-		err = s.logs.check(head, exists)
+		if err := s.logs.check(head, exists); err != nil {
+			return head, false, err
+		}
 	}
-	return head, exists, err
+	return head, exists, s.claim(recovered)
+}
+
+func (s *Store) snapshotConfig() snapshot.Config {
+	return snapshot.Config{FS: s.cfg.fs, Logger: s.log, Damaged: s.damage.report}
 }
 
 func (s *Store) openLog(head snapshot.Head, exists bool) error {
@@ -186,12 +238,43 @@ func (s *Store) openLog(head snapshot.Head, exists bool) error {
 	if s.logs, err = openLog(path, s.fail); err != nil {
 		return err
 	}
+	s.logs.step, s.logs.spoken = s.cfg.logStep, s.endSilence
+	s.logs.held.sent = make(chan struct{}, 1)
 	return s.logs.check(head, exists)
+}
+
+// claim notes whose the directory is, and which snapshot is the newest, for a start that cannot
+// read that any more. A node that was a cluster on its own must not come back under another name:
+// were it to join a cluster, that one could take its log for a copy of its own.
+func (s *Store) claim(recovered bool) error {
+	members := s.logs.members
+	metas, err := s.snaps.List()
+	if err != nil {
+		return err
+	}
+	for _, m := range metas {
+		if len(members) == 0 {
+			members = serversOf(m.Configuration)
+		}
+		if err := s.logs.noteHead(m); err != nil {
+			return err
+		}
+	}
+	owner, err := s.logs.get(keyNode)
+	if err != nil || string(owner) == s.cfg.NodeID {
+		return err
+	}
+	if len(owner) > 0 && len(members) == 1 && members[0].ID == string(owner) && !recovered {
+		return fmt.Errorf("%w: it is that of node %q, a cluster on its own, and this is node %q. Start it as %q, or let this node begin with an empty directory",
+			ErrForeign, owner, s.cfg.NodeID, owner)
+	}
+	return s.logs.set(keyNode, []byte(s.cfg.NodeID))
 }
 
 func (s *Store) buildFSM(head snapshot.Head) {
 	s.fsm = &fsm{
 		db:       s.db,
+		fs:       s.cfg.fs,
 		image:    filepath.Join(s.cfg.Dir, restoreFile),
 		log:      s.log,
 		closing:  s.closing,
@@ -200,51 +283,54 @@ func (s *Store) buildFSM(head snapshot.Head) {
 		reads:    newReadRegistry(),
 		counters: s.counters,
 		idle:     idle{s.snaps.Head, s.cfg.Snapshot.Threshold},
-		restored: func() { s.logs.installFailures.Store(0) },
+		damage:   s.damage,
+		restored: s.restored,
 	}
-	s.fsm.base.Store(&base{head.ID, head.ID})
+	s.fsm.base.Store(&head.ID)
 	if head.ID != "" {
 		s.fsm.changed.Store(head.Index)
 		s.fsm.progress.publish(applied{index: head.Index, term: head.Term, at: time.Now()})
 	}
-	s.layer = newLayer(s.cfg.Layer, s.cfg.Addr)
 	s.snaps.fsm, s.snaps.logs, s.snaps.cutPeers = s.fsm, s.logs, s.layer.cutInbound
 }
 
-func (s *Store) startRaft(ctx context.Context, keep bool) error {
+func (s *Store) startRaft() error {
 	level, err := parseRaftLevel(s.cfg.Raft.LogLevel)
 	if err != nil {
 		return err
 	}
 	log := newRaftLogger(s.log, level, s.closing)
 	trans := newTransport(s.layer, s.logs, log)
-	// A restore at this point may take long, and knows only of closing.
-	stopWatch := context.AfterFunc(ctx, s.beginClose)
-	r, err := raft.NewRaft(s.raftConfig(log, keep), s.fsm, s.logs, s.logs.bolt, s.snaps, trans)
-	if !stopWatch() && err == nil {
-		err = r.Shutdown().Error()
-	}
-	if err != nil || ctx.Err() != nil {
-		return errors.Join(context.Cause(ctx), err, s.fsm.restoreError(), trans.Close())
+	r, err := raft.NewRaft(s.raftConfig(log), s.fsm, s.logs, s.logs.bolt, s.snaps, trans)
+	if err != nil {
+		return errors.Join(err, trans.Close())
 	}
 	s.raft = r
 	s.logs.raft.Store(r)
+	if !s.logs.silent() {
+		s.speak() // if the silence ended meanwhile, nobody could be told
+	}
 	return nil
 }
 
-func (s *Store) raftConfig(log hclog.Logger, keep bool) *raft.Config {
+func (s *Store) raftConfig(log hclog.Logger) *raft.Config {
 	c := raft.DefaultConfig()
 	c.LocalID = raft.ServerID(s.cfg.NodeID)
 	c.HeartbeatTimeout = s.cfg.Raft.HeartbeatTimeout
 	c.ElectionTimeout = s.cfg.Raft.ElectionTimeout
 	c.LeaderLeaseTimeout = s.cfg.Raft.LeaderLeaseTimeout
+	if s.logs.silent() {
+		// A node that asks nobody for a vote would still win a cluster of one, which its cluster
+		// may have been when the log began. See speak.
+		c.HeartbeatTimeout, c.ElectionTimeout = never, never
+	}
 	c.CommitTimeout = s.cfg.Raft.CommitTimeout
 	c.ShutdownOnRemove = false // see observe: Raft's end could not be waited for
 	c.PreVoteDisabled = s.cfg.Raft.PreVoteDisabled
 	c.SnapshotThreshold = s.cfg.Snapshot.Threshold
 	c.SnapshotInterval = s.cfg.Snapshot.Interval
 	c.TrailingLogs = s.cfg.Snapshot.trailing()
-	c.NoSnapshotRestoreOnStart = keep
+	c.NoSnapshotRestoreOnStart = true // load has
 	c.NoLegacyTelemetry = true
 	c.LogLevel = s.cfg.Raft.LogLevel
 	c.Logger = log
@@ -270,6 +356,7 @@ func (s *Store) start() {
 	g.Go(func() error { return s.watchLeadership(ctx) })
 	g.Go(func() error { return s.runRounds(ctx) })
 	g.Go(func() error { return s.watchWALSize(ctx) })
+	g.Go(func() error { return s.watchDamage(ctx) })
 	g.Go(func() error { return s.observe(ctx) })
 	g.Go(func() error { return s.reapDead(ctx) })
 	g.Go(func() error { return s.stopOnFailure(ctx) })
@@ -360,6 +447,15 @@ func (s *Store) finish() error {
 
 // closeFiles closes what open has opened, in the reverse order.
 func (s *Store) closeFiles() error {
+	err := s.closeData()
+	if s.lock != nil {
+		err = errors.Join(err, s.lock.Close()) // and with it the lock
+	}
+	return err
+}
+
+// closeData closes what load has opened.
+func (s *Store) closeData() error {
 	var errs []error
 	if s.db != nil {
 		errs = append(errs, s.db.Close())
@@ -370,8 +466,6 @@ func (s *Store) closeFiles() error {
 	if s.logs != nil {
 		errs = append(errs, s.logs.bolt.Close())
 	}
-	if s.lock != nil {
-		errs = append(errs, s.lock.Close()) // and with it the lock
-	}
+	s.db, s.snaps, s.logs = nil, nil, nil
 	return errors.Join(errs...)
 }

@@ -17,35 +17,99 @@ const (
 	transportTimeout = 10 * time.Second // of one remote call; a snapshot gets more, by its size
 )
 
-// errVoteWithheld stops an election that this node could win with a log it does not have.
+// errVoteWithheld stops an election that this node could win with a log that it does not have, or
+// without one that it had.
 var errVoteWithheld = errors.New("store: no election until the log has been replaced")
 
-// transport is Raft's network transport with three changes: an election is not begun while the log
-// is void, a peer too old to know the pre-vote counts as if it had said so, and a pipeline ends
-// where Raft stops listening to it.
+// transport is Raft's network transport with four changes: an election is not begun while the log
+// is void or the node is silent, a silent node hears nothing of the elections of others, a peer too
+// old to know the pre-vote counts as if it had said so, and a pipeline ends where Raft stops
+// listening to it.
 type transport struct {
 	*raft.NetworkTransport
-	logs *logStore
+	logs   *logStore
+	calls  <-chan raft.RPC // what Raft gets to hear
+	closed chan struct{}
+	close  func() error // once
+	filter sync.WaitGroup
 }
 
 func newTransport(l *layer, logs *logStore, log hclog.Logger) *transport {
-	return &transport{
+	t := &transport{
 		NetworkTransport: raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 			Stream: l, MaxPool: transportPool, Timeout: transportTimeout, Logger: log,
 		}),
-		logs: logs,
+		logs:   logs,
+		closed: make(chan struct{}),
 	}
+	t.calls = t.NetworkTransport.Consumer()
+	if logs.silent() {
+		t.calls = t.filtered(t.calls)
+	}
+	t.close = sync.OnceValue(func() error {
+		close(t.closed)
+		t.filter.Wait()
+		return t.NetworkTransport.Close()
+	})
+	return t
+}
+
+// Consumer implements raft.Transport.
+func (t *transport) Consumer() <-chan raft.RPC { return t.calls }
+
+// Close ends the transport and its goroutine.
+func (t *transport) Close() error { return t.close() }
+
+// filtered passes calls on, but refuses those that ask a silent node for its vote. Raft itself
+// would grant it, since it does not know that the log was longer. Once the node speaks again, Raft's
+// log is as long as that, and this only passes on.
+func (t *transport) filtered(calls <-chan raft.RPC) <-chan raft.RPC {
+	out := make(chan raft.RPC)
+	t.filter.Go(func() {
+		for {
+			select {
+			case rpc := <-calls:
+				if t.logs.silent() && refuse(rpc) {
+					continue
+				}
+				select {
+				case out <- rpc:
+				case <-t.closed:
+					return
+				}
+			case <-t.closed:
+				return
+			}
+		}
+	})
+	return out
+}
+
+// refuse answers a call that is part of an election, and reports whether it was one.
+func refuse(rpc raft.RPC) bool {
+	header := raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax}
+	switch c := rpc.Command.(type) {
+	case *raft.RequestVoteRequest:
+		rpc.Respond(&raft.RequestVoteResponse{RPCHeader: header, Term: c.Term}, nil)
+	case *raft.RequestPreVoteRequest:
+		rpc.Respond(&raft.RequestPreVoteResponse{RPCHeader: header, Term: c.Term}, nil)
+	case *raft.TimeoutNowRequest:
+		rpc.Respond(&raft.TimeoutNowResponse{RPCHeader: header}, errVoteWithheld)
+	default:
+		return false
+	}
+	return true
 }
 
 func (t *transport) RequestVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {
-	if t.logs.void() {
+	if t.logs.withheld() {
 		return errVoteWithheld
 	}
 	return t.NetworkTransport.RequestVote(id, target, args, resp)
 }
 
 func (t *transport) RequestPreVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
-	if t.logs.void() {
+	if t.logs.withheld() {
 		return errVoteWithheld
 	}
 	var err error

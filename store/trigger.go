@@ -28,14 +28,11 @@ func (s *Store) Snapshot(ctx context.Context, trailing uint64) error {
 		return context.Cause(ctx)
 	}
 	if trailing > 0 {
-		usual := s.raft.ReloadableConfig()
-		once := usual
-		once.TrailingLogs = trailing
-		if err := s.raft.ReloadConfig(once); err != nil {
-			return fmt.Errorf("set trailing logs: %w", err)
+		if err := s.keepTrailing(trailing); err != nil {
+			return err
 		}
 		defer func() {
-			if err := s.raft.ReloadConfig(usual); err != nil {
+			if err := s.keepTrailing(s.cfg.Snapshot.trailing()); err != nil {
 				s.log.Error("trailing logs not set back", "err", err)
 			}
 		}()
@@ -46,6 +43,14 @@ func (s *Store) Snapshot(ctx context.Context, trailing uint64) error {
 		s.counters.userSnapshotsFailed.Add(1)
 	}
 	return err
+}
+
+// keepTrailing sets how many log entries are kept behind a snapshot.
+func (s *Store) keepTrailing(entries uint64) error {
+	if err := s.reload(func(rc *raft.ReloadableConfig) { rc.TrailingLogs = entries }); err != nil {
+		return fmt.Errorf("set trailing logs: %w", err)
+	}
+	return nil
 }
 
 // errUncovered means that a capture was good, but that Raft did not want it: the state machine has
