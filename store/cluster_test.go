@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -21,7 +22,16 @@ import (
 	"rqlited/command"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// parallel is how many tests run at one time: nearly all that they do is wait for elections.
+const parallel = "4"
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if err := flag.Set("test.parallel", parallel); err != nil {
+		panic(err)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // waitFor is how long a test waits for what should happen within a second or two.
 const waitFor = 20 * time.Second

@@ -61,6 +61,7 @@ func TestDoRefused(t *testing.T) {
 // TestStrongReadOnlyHere makes sure that a strong read runs on the node that asked, and nowhere
 // else, and that it is not run by a replay.
 func TestStrongReadOnlyHere(t *testing.T) {
+	t.Parallel()
 	nodes := newCluster(t, 3, nil)
 	leader := waitLeader(t, nodes...)
 	leader.exec(t, "CREATE TABLE foo (v TEXT)", "INSERT INTO foo VALUES('a')")
@@ -85,6 +86,7 @@ func TestStrongReadOnlyHere(t *testing.T) {
 
 // TestFollower checks which levels a follower answers.
 func TestFollower(t *testing.T) {
+	t.Parallel()
 	nodes := newCluster(t, 3, nil)
 	leader := waitLeader(t, nodes...)
 	leader.exec(t, "CREATE TABLE foo (v TEXT)", "INSERT INTO foo VALUES('a')")
@@ -104,6 +106,7 @@ func TestFollower(t *testing.T) {
 }
 
 func TestFreshness(t *testing.T) {
+	t.Parallel()
 	nodes := newCluster(t, 3, nil)
 	leader := waitLeader(t, nodes...)
 	leader.exec(t, "CREATE TABLE foo (v TEXT)")
@@ -146,6 +149,7 @@ func TestFreshness(t *testing.T) {
 // TestLinearizable writes and reads from many goroutines while the leadership moves: a read must
 // see every write that was acknowledged before it began.
 func TestLinearizable(t *testing.T) {
+	t.Parallel()
 	nodes := newCluster(t, 3, nil)
 	waitLeader(t, nodes...).exec(t, "CREATE TABLE c (id INTEGER PRIMARY KEY, n INTEGER)", "INSERT INTO c VALUES(1, 0)")
 	var mu sync.Mutex
@@ -205,6 +209,7 @@ func TestLinearizable(t *testing.T) {
 
 // TestLostQuorum checks what a leader says that has lost the others.
 func TestLostQuorum(t *testing.T) {
+	t.Parallel()
 	nodes := newCluster(t, 3, nil)
 	leader := waitLeader(t, nodes...)
 	leader.exec(t, "CREATE TABLE foo (v TEXT)")

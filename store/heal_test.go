@@ -46,8 +46,8 @@ func flipBit(name string) error {
 	return os.WriteFile(name, data, 0o600)
 }
 
-// unmark makes the next start of n restore its newest snapshot.
-func (n *node) unmark(t *testing.T) {
+// dropMarker makes the next start of n restore its newest snapshot.
+func (n *node) dropMarker(t *testing.T) {
 	t.Helper()
 	if err := os.Remove(filepath.Join(n.cfg.Dir, "db.clean")); err != nil && !os.IsNotExist(err) {
 		t.Fatal(err)
@@ -111,7 +111,7 @@ func TestHealFromLog(t *testing.T) {
 				n := newSingle(t)
 				want := n.grow(t, tt.trailing)
 				n.close(t)
-				n.unmark(t)
+				n.dropMarker(t)
 				n.damageFile(t, tt.file, remove)
 				if !tt.healed {
 					n.checkRefused(t)
@@ -193,7 +193,7 @@ func TestHealFromLeader(t *testing.T) {
 				leader.exec(t, "INSERT INTO foo(v) VALUES('d')")
 				sync()
 				n.close(t)
-				n.unmark(t)
+				n.dropMarker(t)
 				n.damageFile(t, tt.file, tt.remove)
 				n.open(t)
 				if c := n.Counters(); c["num_snapshots_discarded"] != 1 {
@@ -234,7 +234,7 @@ func TestSilent(t *testing.T) {
 	lost.snapshot(t, 1)
 	leader.close(t)
 	lost.close(t)
-	lost.unmark(t)
+	lost.dropMarker(t)
 	lost.damageFile(t, "*.base", false)
 	lost.open(t)
 	behind.open(t)
@@ -383,7 +383,7 @@ func TestHealInterrupted(t *testing.T) {
 	n := newSingle(t)
 	want := n.grow(t, 1)
 	n.close(t)
-	n.unmark(t)
+	n.dropMarker(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	cfg := n.cfg

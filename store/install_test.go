@@ -55,6 +55,7 @@ func newStray(t *testing.T, prepare func(stray *node)) (leader, stray *node) {
 // entry has been compacted away. The leader has no log, so it sends its snapshot: once, not for
 // ever.
 func TestInstallBelowSurplus(t *testing.T) {
+	t.Parallel()
 	leader, stray := newStray(t, func(n *node) {
 		n.snapshot(t, 1)
 		head, _ := n.snaps.Head()
@@ -70,6 +71,7 @@ func TestInstallBelowSurplus(t *testing.T) {
 // TestInstallVoidsLog starts a node whose log goes on behind a snapshot that the leader then
 // replaces by a lower one. Nothing of that log may survive.
 func TestInstallVoidsLog(t *testing.T) {
+	t.Parallel()
 	leader, stray := newStray(t, nil)
 	stray.writePeers(t, leader, stray) // makes a snapshot of the surplus
 	stray.open(t)
@@ -117,6 +119,7 @@ func checkSettled(t *testing.T, leader, follower *node) {
 
 // TestCatchUpBySnapshot joins a node when the log has been shortened.
 func TestCatchUpBySnapshot(t *testing.T) {
+	t.Parallel()
 	leader := newCluster(t, 1, nil)[0]
 	leader.exec(t, "CREATE TABLE foo (v TEXT)", "INSERT INTO foo VALUES('a')")
 	for range 10 {
@@ -174,6 +177,7 @@ func (n *node) install(t *testing.T, index, term uint64, stream io.Reader) {
 // TestCaptureDuringInstall takes a snapshot of the old state between the publication of an install
 // and its restore. It must not become the head.
 func TestCaptureDuringInstall(t *testing.T) {
+	t.Parallel()
 	n := newSingle(t)
 	n.exec(t, "CREATE TABLE foo (v TEXT)", "INSERT INTO foo VALUES('a')")
 	n.snapshot(t, 0)
@@ -195,6 +199,7 @@ func TestCaptureDuringInstall(t *testing.T) {
 // TestStalledInstall makes sure that a leader that falls silent in the middle of a snapshot does
 // not keep a follower for ever.
 func TestStalledInstall(t *testing.T) {
+	t.Parallel()
 	n := newSingle(t)
 	n.snaps.idleLimit = 50 * time.Millisecond
 	c, err := net.Dial("tcp", n.cfg.Addr)
@@ -223,6 +228,7 @@ func TestStalledInstall(t *testing.T) {
 // TestReadyAfterBrokenInstall has a leader break off a snapshot, and another one find that this
 // node needs none.
 func TestReadyAfterBrokenInstall(t *testing.T) {
+	t.Parallel()
 	n := newSingle(t)
 	k, err := n.snaps.Create(raft.SnapshotVersionMax, 1, 1, raft.Configuration{}, 1, nil)
 	if err != nil {
@@ -243,6 +249,7 @@ func TestReadyAfterBrokenInstall(t *testing.T) {
 // TestRefusedInstall makes sure that a follower does not go on listening to a leader whose
 // snapshot it has given up: Raft would read the rest first, and that leader may be silent.
 func TestRefusedInstall(t *testing.T) {
+	t.Parallel()
 	n := newSingle(t)
 	c, err := net.Dial("tcp", n.cfg.Addr)
 	if err != nil {
@@ -278,6 +285,7 @@ func TestRefusedInstall(t *testing.T) {
 // TestInstallNotRestored lets the restore fail after the log was discarded. A leader could now
 // append behind the snapshot, to a database that never was there.
 func TestInstallNotRestored(t *testing.T) {
+	t.Parallel()
 	n := newSingle(t)
 	n.exec(t, "CREATE TABLE foo (v TEXT)", "INSERT INTO foo VALUES('a')")
 	n.snapshot(t, 0)
@@ -301,6 +309,7 @@ func TestInstallNotRestored(t *testing.T) {
 // TestLogHeldForReader shortens the log while a snapshot is being sent. What the follower needs
 // next has to stay.
 func TestLogHeldForReader(t *testing.T) {
+	t.Parallel()
 	n := newSingle(t)
 	n.exec(t, "CREATE TABLE foo (v TEXT)")
 	n.snapshot(t, 1)

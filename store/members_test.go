@@ -13,6 +13,7 @@ import (
 )
 
 func TestJoin(t *testing.T) {
+	t.Parallel()
 	leader := newCluster(t, 1, nil)[0]
 	leader.exec(t, "CREATE TABLE foo (v TEXT)")
 	n := newNode(t, "n2")
@@ -82,6 +83,7 @@ func TestJoin(t *testing.T) {
 }
 
 func TestReadOnlyNode(t *testing.T) {
+	t.Parallel()
 	leader := newCluster(t, 1, nil)[0]
 	leader.exec(t, "CREATE TABLE foo (v TEXT)", "INSERT INTO foo VALUES('a')")
 	n := newNode(t, "n2")
@@ -102,6 +104,7 @@ func TestReadOnlyNode(t *testing.T) {
 }
 
 func TestNotify(t *testing.T) {
+	t.Parallel()
 	var nodes []*node
 	for i := range 3 {
 		n := newNode(t, fmt.Sprintf("n%d", i+1))
@@ -140,6 +143,7 @@ func TestNotify(t *testing.T) {
 }
 
 func TestStepdown(t *testing.T) {
+	t.Parallel()
 	single := newSingle(t)
 	if err := single.Stepdown(t.Context(), "", true); !errors.Is(err, ErrNoPeer) {
 		t.Errorf("Stepdown of a single node = %v; want ErrNoPeer", err)
@@ -176,6 +180,7 @@ func TestStepdown(t *testing.T) {
 }
 
 func TestReap(t *testing.T) {
+	t.Parallel()
 	nodes := newCluster(t, 3, func(c *Config) { c.Reap.Voter = time.Second })
 	leader := waitLeader(t, nodes...)
 	dead := without(nodes, leader)[0]
@@ -199,6 +204,7 @@ func TestReap(t *testing.T) {
 // TestReapSparesRejoined reports an old contact of a node that has joined again since, as Raft does
 // until it has noticed that the node was removed in between.
 func TestReapSparesRejoined(t *testing.T) {
+	t.Parallel()
 	nodes := newCluster(t, 3, func(c *Config) { c.Reap.Voter = time.Hour })
 	leader := waitLeader(t, nodes...)
 	back := without(nodes, leader)[0]
@@ -218,6 +224,7 @@ func TestReapSparesRejoined(t *testing.T) {
 }
 
 func TestShutdownOnRemove(t *testing.T) {
+	t.Parallel()
 	nodes := newCluster(t, 3, func(c *Config) { c.Raft.ShutdownOnRemove = true })
 	leader := waitLeader(t, nodes...)
 	if err := leader.Remove(t.Context(), leader.cfg.NodeID); err != nil && !errors.Is(err, ErrUnknown) {

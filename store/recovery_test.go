@@ -17,6 +17,7 @@ const ghostSum = "SELECT (SELECT count(*) FROM sqlite_master), (SELECT count(*) 
 // leader then sends that one a snapshot that is lower than its own. Whatever follows, an increment,
 // a restart, a full restore, it must have the others' database.
 func TestRecoveryLowerInstall(t *testing.T) {
+	t.Parallel()
 	nodes := newCluster(t, 3, nil)
 	old := waitLeader(t, nodes...)
 	others := without(nodes, old)
@@ -99,6 +100,7 @@ func fullRestart(t *testing.T, n *node) {
 
 // TestRecoveryCut cuts a recovery before each of its steps, and repeats it.
 func TestRecoveryCut(t *testing.T) {
+	t.Parallel()
 	cut := errors.New("cut")
 	for step := 0; ; step++ {
 		n := newSingle(t)
@@ -154,6 +156,7 @@ func TestRecoveryCut(t *testing.T) {
 
 // TestRecoveryTwice recovers again with no log entry in between: two snapshots at one index.
 func TestRecoveryTwice(t *testing.T) {
+	t.Parallel()
 	n := newSingle(t)
 	n.exec(t, "CREATE TABLE foo (v TEXT)", "INSERT INTO foo VALUES('a')")
 	n.close(t)
@@ -176,6 +179,7 @@ func TestRecoveryTwice(t *testing.T) {
 
 // TestRecoveryEmpty forms a cluster of new nodes by peers.json.
 func TestRecoveryEmpty(t *testing.T) {
+	t.Parallel()
 	nodes := []*node{newNode(t, "n1"), newNode(t, "n2"), newNode(t, "n3")}
 	for _, n := range nodes {
 		n.writePeers(t, nodes...)
@@ -198,6 +202,7 @@ func TestRecoveryEmpty(t *testing.T) {
 
 // TestRecoveryEmptyJoinsData gives one membership to a node with data and to new ones.
 func TestRecoveryEmptyJoinsData(t *testing.T) {
+	t.Parallel()
 	n := newCluster(t, 1, nil)[0]
 	n.exec(t, "CREATE TABLE foo (v TEXT)", "INSERT INTO foo VALUES('a')")
 	n.close(t)
@@ -215,6 +220,7 @@ func TestRecoveryEmptyJoinsData(t *testing.T) {
 }
 
 func TestRecoveryRefused(t *testing.T) {
+	t.Parallel()
 	n := newSingle(t)
 	n.exec(t, "CREATE TABLE foo (v TEXT)")
 	n.close(t)

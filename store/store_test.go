@@ -14,6 +14,7 @@ import (
 )
 
 func TestRestart(t *testing.T) {
+	t.Parallel()
 	tests := []struct {
 		name          string
 		snapshot      bool
@@ -68,6 +69,7 @@ func TestRestart(t *testing.T) {
 // TestRestartAfterMany goes through many generations of increments and restarts, with and without
 // a full restore, and compares with a model.
 func TestRestartAfterMany(t *testing.T) {
+	t.Parallel()
 	rnd := newRand(t)
 	n := newSingle(t)
 	n.exec(t, "CREATE TABLE kv (k INTEGER PRIMARY KEY, v BLOB)")
@@ -115,6 +117,7 @@ func TestOpenLocked(t *testing.T) {
 }
 
 func TestOpenWithoutLog(t *testing.T) {
+	t.Parallel()
 	for _, snapshot := range []bool{false, true} {
 		n := newSingle(t)
 		n.exec(t, "CREATE TABLE foo (id INTEGER)")
@@ -135,6 +138,7 @@ func TestOpenWithoutLog(t *testing.T) {
 }
 
 func TestOpenGap(t *testing.T) {
+	t.Parallel()
 	n := newSingle(t)
 	n.exec(t, "CREATE TABLE foo (id INTEGER)")
 	for range 5 {
@@ -152,6 +156,7 @@ func TestOpenGap(t *testing.T) {
 }
 
 func TestSnapshotNothingNew(t *testing.T) {
+	t.Parallel()
 	n := newSingle(t)
 	n.exec(t, "CREATE TABLE foo (id INTEGER)")
 	n.snapshot(t, 0)
@@ -167,6 +172,7 @@ func TestSnapshotNothingNew(t *testing.T) {
 // TestIdleLog fills the log with entries that change nothing. It must be shortened all the same,
 // and the increment after that must be right.
 func TestIdleLog(t *testing.T) {
+	t.Parallel()
 	n := newNode(t, "n1")
 	n.cfg.Snapshot.Threshold = 8
 	n.cfg.Snapshot.Interval = 10 * time.Millisecond
@@ -210,6 +216,7 @@ func TestIdleLog(t *testing.T) {
 }
 
 func TestSnapshotByWALSize(t *testing.T) {
+	t.Parallel()
 	n := newNode(t, "n1")
 	n.cfg.Snapshot.WALSize = 1
 	n.cfg.Snapshot.Interval = 10 * time.Millisecond
@@ -228,6 +235,7 @@ func TestSnapshotByWALSize(t *testing.T) {
 }
 
 func TestTrailingLogs(t *testing.T) {
+	t.Parallel()
 	n := newSingle(t)
 	n.exec(t, "CREATE TABLE foo (id INTEGER)")
 	for range 20 {
@@ -246,6 +254,7 @@ func TestTrailingLogs(t *testing.T) {
 // TestMachineError makes an entry fail here, and only here: the node must stop, and must not have
 // passed the entry.
 func TestMachineError(t *testing.T) {
+	t.Parallel()
 	n := newSingle(t)
 	n.exec(t, "CREATE TABLE foo (id INTEGER)")
 	before := n.fsm.progress.index()
@@ -274,6 +283,7 @@ func TestMachineError(t *testing.T) {
 }
 
 func TestClose(t *testing.T) {
+	t.Parallel()
 	n := newSingle(t)
 	s := n.Store
 	n.close(t)
@@ -293,6 +303,7 @@ func TestClose(t *testing.T) {
 
 // TestCloseFrozenPeers closes a node whose peers have stopped answering.
 func TestCloseFrozenPeers(t *testing.T) {
+	t.Parallel()
 	nodes := newCluster(t, 3, nil)
 	leader := waitLeader(t, nodes...)
 	for _, n := range without(nodes, leader) {
