@@ -28,7 +28,7 @@ const julianEpoch = 210866760000000
 //     docs/design/consistency.md.
 //
 // A statement that every replica fails to run gets a result with SQLite's message. An error is
-// one of this machine (see machineCodes): the entry may be applied in part, and the caller must
+// one of this machine (see machineCodes, ErrDamaged): the entry may be applied in part, and the caller must
 // not go on with this database.
 func (d *DB) Apply(e *command.Entry) (*command.Response, error) {
 	if err := d.failed(); err != nil {
@@ -36,6 +36,9 @@ func (d *DB) Apply(e *command.Entry) (*command.Response, error) {
 	}
 	resp, err := d.apply(e)
 	d.entries++
+	if err := d.damage(); err != nil {
+		return nil, err // whatever SQLite has made of it
+	}
 	if err != nil {
 		return nil, fmt.Errorf("apply %s: %w", e.Kind, err)
 	}

@@ -70,6 +70,17 @@ func (d *DB) Capture(head string) (*Capture, error) {
 	if err := d.dropAbandoned(); err != nil {
 		return nil, err
 	}
+	c, err := d.startCapture(head)
+	if damaged := d.damage(); damaged != nil {
+		if c != nil {
+			c.Release()
+		}
+		return nil, damaged
+	}
+	return c, err
+}
+
+func (d *DB) startCapture(head string) (*Capture, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	switch {
@@ -150,6 +161,9 @@ func (d *DB) newCapture(head string, scan walScan) (*Capture, error) {
 	if size%int64(c.pageSize) != 0 || scan.dbPages != 0 && scan.dbPages != c.pages {
 		return nil, fmt.Errorf("main file has %d bytes, want %d pages of %d", size, scan.dbPages, c.pageSize)
 	}
+	if c.pages != c.main.sums.pages() {
+		return nil, fmt.Errorf("main file has %d pages, and %d checksums", c.pages, c.main.sums.pages())
+	}
 	for pgno := d.track.pages; pgno < c.pages; pgno++ {
 		d.track.pending.add(pgno + 1)
 	}
@@ -195,7 +209,8 @@ func (c *Capture) Records() uint32 {
 func (c *Capture) Delta() bool { return c.isDelta }
 
 // Next copies the next page into buf, which has room for one, and returns its number. Numbers
-// ascend from 1. At the end it returns io.EOF.
+// ascend from 1. At the end it returns io.EOF. A page that is not what was written is ErrDamaged, and
+// final for the whole database.
 func (c *Capture) Next(buf []byte) (pgno uint32, err error) {
 	if c.next >= int(c.Records()) {
 		return 0, io.EOF
@@ -210,6 +225,9 @@ func (c *Capture) Next(buf []byte) (pgno uint32, err error) {
 	}
 	if err != nil {
 		return 0, fmt.Errorf("read page %d: %w", pgno, err)
+	}
+	if err := c.main.sums.check(pgno, buf); err != nil {
+		return 0, errors.Join(err, c.d.damage())
 	}
 	c.next++
 	return pgno, nil
@@ -236,35 +254,51 @@ func (c *Capture) readAhead(buf []byte, off int64) error {
 // next capture can be a delta to it, and after a sync the marker may say so. If the main file has
 // been replaced meanwhile, Published does nothing.
 //
-// After a failed sync of the main file nobody knows what is in it, so the error is final for the
-// whole database. Without a marker the next start has to restore the snapshot: only slower.
+// After a failed sync nobody knows what is on the disk, so the error is final for the whole database.
+// Without a marker the next start has to restore the snapshot: only slower.
 func (c *Capture) Published(id string) error {
 	d := c.d
+	current, err := c.acknowledge(id)
+	if err != nil || !current {
+		return err
+	}
+	// Not under mu, which a write that replaces the database would wait for. The pages don't change
+	// before Release; it is they that the marker will vouch for.
+	if err := vfs.Sync(c.main.f); err != nil {
+		return d.fail(fmt.Errorf("publish %s: %w", id, err))
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if c.done {
-		return errors.New("capture published after its release")
-	}
 	if d.closed || d.main != c.main {
 		return nil
 	}
 	if err := d.failed(); err != nil {
 		return err
 	}
+	return d.mark(id)
+}
+
+// acknowledge makes the capture the head, and says whether its file is still the main file.
+func (c *Capture) acknowledge(id string) (current bool, err error) {
+	d := c.d
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if c.done {
+		return false, errors.New("capture published after its release")
+	}
+	if d.closed || d.main != c.main {
+		return false, nil
+	}
+	if err := d.failed(); err != nil {
+		return false, err
+	}
 	d.track.head, d.track.pending = id, pageSet{} // all of it was in c, for nobody else captures meanwhile
-	if err := vfs.Sync(c.main.f); err != nil {    // the pages that the marker will vouch for
-		return d.fail(fmt.Errorf("publish %s: %w", id, err))
-	}
-	d.track.marked = true // even if writing it fails
-	if err := writeMarker(d.fs, d.path, id); err != nil {
-		return fmt.Errorf("mark database as %s: %w", id, err)
-	}
-	return nil
+	return true, nil
 }
 
 // Adopt says that the snapshot to, durable and of the same content as from, is the head now: it
 // was published without a capture, since nothing had changed. If the database does not descend
-// from from, Adopt does nothing.
+// from from, Adopt does nothing. Its errors are those of Published.
 func (d *DB) Adopt(from, to string) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -276,12 +310,9 @@ func (d *DB) Adopt(from, to string) error {
 	}
 	d.track.head = to
 	if !d.track.marked {
-		return nil // the main file is not the snapshot any more
+		return nil // the main file is ahead of the snapshot, or was never proven to equal it
 	}
-	if err := writeMarker(d.fs, d.path, to); err != nil {
-		return fmt.Errorf("mark database as %s: %w", to, err)
-	}
-	return nil
+	return d.mark(to)
 }
 
 // Release ends the use of the capture. What was not published is part of the next one. Further

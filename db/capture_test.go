@@ -33,6 +33,15 @@ func (s *chain) take(t testing.TB, d *DB) (*Capture, []byte, error) {
 
 func (s *chain) read(t testing.TB, c *Capture) []byte {
 	t.Helper()
+	image, err := s.merge(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return image
+}
+
+// merge returns what a capture makes of the head.
+func (s *chain) merge(c *Capture) ([]byte, error) {
 	size := int(c.Pages()) * c.PageSize()
 	image := make([]byte, size)
 	grown := uint32(0) // pages that a delta must contain since its parent has no such pages
@@ -48,10 +57,10 @@ func (s *chain) read(t testing.TB, c *Capture) []byte {
 			break
 		}
 		if err != nil {
-			t.Fatal(err)
+			return nil, err
 		}
 		if pgno <= last || pgno > c.Pages() {
-			t.Fatalf("page %d after %d of %d", pgno, last, c.Pages())
+			return nil, fmt.Errorf("page %d after %d of %d", pgno, last, c.Pages())
 		}
 		last = pgno
 		records++
@@ -61,12 +70,12 @@ func (s *chain) read(t testing.TB, c *Capture) []byte {
 		copy(image[int(pgno-1)*len(buf):], buf)
 	}
 	if grown != 0 {
-		t.Fatalf("%d pages are neither in the delta nor in its parent", grown)
+		return nil, fmt.Errorf("%d pages are neither in the delta nor in its parent", grown)
 	}
 	if records != c.Records() {
-		t.Fatalf("%d records, announced %d", records, c.Records())
+		return nil, fmt.Errorf("%d records, announced %d", records, c.Records())
 	}
-	return image
+	return image, nil
 }
 
 func (s *chain) publish(t testing.TB, c *Capture, image []byte) string {
@@ -96,7 +105,7 @@ func checkpointed(t testing.TB, d *DB) []byte {
 			t.Fatal(err)
 		}
 	}
-	c, err := openConn(copied, openReadWrite, reader, clock{})
+	c, err := openConn(copied, openReadWrite, reader, shim{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -120,7 +129,7 @@ func checkpointed(t testing.TB, d *DB) []byte {
 func imageFile(t testing.TB, d *DB, sql string) string {
 	t.Helper()
 	name := filepath.Join(filepath.Dir(d.path), "image")
-	c, err := openConn(name, openReadWrite|openCreate, reader, clock{})
+	c, err := openConn(name, openReadWrite|openCreate, reader, shim{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -338,8 +347,8 @@ func TestCaptureOutlivesReplace(t *testing.T) {
 	if head := d.Head(); head != "" {
 		t.Errorf("head is %q although the database was replaced", head)
 	}
-	if _, ok, err := readMarker(d.fs, d.path); ok || err != nil {
-		t.Errorf("there is a marker: %v", err)
+	if marked(t, d) {
+		t.Error("there is a marker")
 	}
 }
 
@@ -412,8 +421,8 @@ func TestReplace(t *testing.T) {
 			if got := d.Head(); got != tt.wantHead {
 				t.Errorf("Head = %q, want %q", got, tt.wantHead)
 			}
-			if _, ok, err := readMarker(d.fs, d.path); ok != tt.wantMarker || err != nil {
-				t.Errorf("marker %t, %v; want %t", ok, err, tt.wantMarker)
+			if ok := marked(t, d); ok != tt.wantMarker {
+				t.Errorf("marker %t, want %t", ok, tt.wantMarker)
 			}
 			if n := value(t, d, "SELECT count(*) FROM r"); n != int64(1) {
 				t.Errorf("%v rows", n)

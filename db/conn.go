@@ -57,18 +57,26 @@ type sqlError struct {
 
 func (e *sqlError) Error() string { return e.msg }
 
-// clock is the VFS that tells the writer the time of the entry being applied.
-type clock struct{ v *C.struct_db_vfs }
+// shim is a VFS of ours (vfs.c): it tells the writer the time of the entry being applied, and keeps
+// and checks the checksums of the main file.
+type shim struct{ v *C.struct_db_vfs }
 
-func newClock() (clock, error) {
+func newShim() (shim, error) {
 	v := C.db_vfs_new()
 	if v == nil {
-		return clock{}, errors.New("register SQLite VFS: out of memory or no default VFS")
+		return shim{}, errors.New("register SQLite VFS: out of memory or no default VFS")
 	}
-	return clock{v}, nil
+	return shim{v}, nil
 }
 
-func (c clock) free() { C.db_vfs_free(c.v) }
+// use says what the sums of the main file are that is opened from now on.
+func (v shim) use(s *sums) { C.db_vfs_use(v.v, s.c) }
+
+func (v shim) free() {
+	if v.v != nil {
+		C.db_vfs_free(v.v)
+	}
+}
 
 // conn is a connection to SQLite, used by one goroutine at a time; interrupt may be called by any.
 type conn struct {
@@ -81,11 +89,11 @@ type conn struct {
 	tainted bool
 }
 
-func openConn(path string, flags int, r role, ck clock) (*conn, error) {
+func openConn(path string, flags int, r role, v shim) (*conn, error) {
 	cpath := C.CString(path)
 	defer C.free(unsafe.Pointer(cpath))
 	c := &conn{role: r, cached: make(map[string]*stmt)}
-	rc := C.db_open(cpath, C.int(flags|openNoMutex), C.int(r), ck.v, &c.c)
+	rc := C.db_open(cpath, C.int(flags|openNoMutex), C.int(r), v.v, &c.c)
 	if c.c == nil {
 		return nil, errNoMemory
 	}

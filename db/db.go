@@ -15,11 +15,13 @@ import (
 
 // DB is one SQLite database.
 type DB struct {
-	path  string
-	cfg   Config
-	fs    vfs.FS
-	log   *slog.Logger
-	clock clock
+	path string
+	cfg  Config
+	fs   vfs.FS
+	log  *slog.Logger
+
+	clock   shim // of the writer
+	nowhere shim // of all others: their time is the real one
 
 	readers *pool // run queries
 	judges  *pool // say what kind a statement is; their own, so that slow queries can't hold up writes
@@ -35,6 +37,8 @@ type DB struct {
 	// replacement that did not come to its end. Nothing is done after that.
 	broken atomic.Pointer[error]
 
+	sums atomic.Pointer[sums] // of the main file; changed under mu
+
 	files
 }
 
@@ -43,6 +47,7 @@ type files struct {
 	mu      sync.Mutex
 	main    *mainFile // guarded by mu
 	track   tracker   // guarded by mu
+	damaged bool      // guarded by mu; damage has been dealt with
 	capture *Capture  // guarded by mu; the one not yet released
 	closed  bool      // guarded by mu
 }
@@ -50,11 +55,13 @@ type files struct {
 // maxJudges bounds the connections that classify statements, which takes each some microseconds.
 const maxJudges = 4
 
-// mainFile is our own descriptor of the main file. It is shared with captures, which may be read
-// after the file has been replaced.
+// mainFile is our own descriptor of the main file, with the checksums of its pages. It is shared
+// with captures, which may be read after the file has been replaced.
 type mainFile struct {
-	f    vfs.File
-	refs int // guarded by DB.mu
+	f        vfs.File
+	sums     *sums
+	sumsFile vfs.File // db.sums; nil until it was written by this process. Guarded by DB.mu
+	refs     int      // guarded by DB.mu
 }
 
 // Open opens the database at path, in a directory that exists and that no other process uses.
@@ -74,31 +81,68 @@ func Open(path string, cfg Config) (*DB, error) {
 }
 
 func (d *DB) open() error {
-	kept, err := keepOrDelete(d.fs, d.path, d.cfg.Head)
+	kept, err := keepOrDelete(d.fs, d.log, d.path, d.cfg.Head)
 	if err != nil {
 		return err
 	}
-	if kept {
-		d.track.head, d.track.marked = d.cfg.Head, true
-	}
-	if d.clock, err = newClock(); err != nil {
+	if d.clock, err = newShim(); err != nil {
 		return err
 	}
-	d.readers = newPool(d.path, d.cfg, reader, d.cfg.MaxReaders)
-	d.judges = newPool(d.path, d.cfg, classifier, maxJudges)
-	if err := d.openFiles(); err != nil {
+	if d.nowhere, err = newShim(); err != nil {
 		return err
+	}
+	d.readers = newPool(d.path, d.cfg, reader, d.nowhere, d.cfg.MaxReaders)
+	d.judges = newPool(d.path, d.cfg, classifier, d.nowhere, maxJudges)
+	if kept != nil {
+		if kept, err = d.openKept(kept); err != nil {
+			return err
+		}
+	}
+	if kept == nil {
+		if err := d.openNew(); err != nil {
+			return err
+		}
 	}
 	if d.rwPragmas, err = d.writer.pragmas(); err != nil {
 		return err
 	}
-	d.log.Info("database opened", "path", d.path, "kept", kept, "head", d.track.head)
+	d.log.Info("database opened", "path", d.path, "kept", kept != nil, "head", d.track.head)
 	return nil
 }
 
+// openKept opens the files of a former process and reads the schema, without which nothing can be
+// done. If that finds damage the files are deleted, and openKept returns nil.
+func (d *DB) openKept(s *sums) (*sums, error) {
+	d.track.head, d.track.marked = d.cfg.Head, true
+	err := d.openFiles(s)
+	if err == nil {
+		_, err = d.writer.text("SELECT count(*) FROM sqlite_schema")
+	}
+	if s.damaged() == 0 {
+		return s, err
+	}
+	d.log.Warn("live database not kept", "err", damagedPage(s.damaged()))
+	if err := d.closeFiles(); err != nil {
+		return nil, err
+	}
+	d.track = tracker{}
+	return nil, deleteFiles(d.fs, d.path)
+}
+
+func (d *DB) openNew() error {
+	s, err := newSums(0)
+	if err != nil {
+		return err
+	}
+	return d.openFiles(s)
+}
+
 // openFiles opens the writer, and with it creates the main file if there is none, and then our
-// descriptor of the main file.
-func (d *DB) openFiles() error {
+// descriptor of the main file, whose sums are s.
+func (d *DB) openFiles(s *sums) error {
+	d.sums.Store(s)
+	d.clock.use(s)
+	d.nowhere.use(s)
 	var err error
 	if d.writer, err = d.openWriter(); err != nil {
 		return err
@@ -107,7 +151,7 @@ func (d *DB) openFiles() error {
 	if err != nil {
 		return err
 	}
-	d.main = &mainFile{f: f, refs: 1}
+	d.main = &mainFile{f: f, sums: s, refs: 1}
 	size, err := f.Size()
 	if err != nil {
 		return err
@@ -117,7 +161,24 @@ func (d *DB) openFiles() error {
 		return err
 	}
 	d.track.pages = uint32(size / int64(pageSize))
+	if d.track.pages != s.pages() {
+		return fmt.Errorf("main file has %d pages, and %d checksums", d.track.pages, s.pages())
+	}
 	return nil
+}
+
+// closeFiles closes what openFiles has opened.
+func (d *DB) closeFiles() error {
+	var errs []error
+	if d.writer != nil {
+		errs = append(errs, d.writer.close())
+		d.writer = nil
+	}
+	if d.main != nil {
+		errs = append(errs, d.dropMain(d.main))
+		d.main = nil
+	}
+	return errors.Join(errs...)
 }
 
 // openWriter opens the connection that writes. Nothing it does is synced: the main file is synced
@@ -179,18 +240,12 @@ func (d *DB) Close() error {
 	if d.readers != nil {
 		errs = append(errs, d.readers.close(), d.judges.close())
 	}
-	if d.writer != nil {
-		errs = append(errs, d.writer.close())
-	}
-	if d.clock.v != nil {
-		d.clock.free()
-	}
 	errs = append(errs, d.loads.close())
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.main != nil {
-		errs = append(errs, d.dropMain(d.main))
-	}
+	errs = append(errs, d.closeFiles())
+	d.clock.free()
+	d.nowhere.free()
 	return errors.Join(errs...)
 }
 
@@ -199,7 +254,11 @@ func (d *DB) dropMain(m *mainFile) error {
 	if m.refs--; m.refs > 0 {
 		return nil
 	}
-	return m.f.Close()
+	err := m.f.Close()
+	if m.sumsFile != nil {
+		err = errors.Join(err, m.sumsFile.Close())
+	}
+	return err
 }
 
 // failed returns why nothing may be done any more, or nil.
@@ -214,16 +273,6 @@ func (d *DB) failed() error {
 func (d *DB) fail(err error) error {
 	d.broken.CompareAndSwap(nil, &err)
 	return err
-}
-
-// removeFiles removes the database at path with all its companions.
-func removeFiles(fsys vfs.FS, path string) error {
-	for _, name := range []string{path, path + "-wal", path + "-shm", path + "-journal"} {
-		if err := removeIfExists(fsys, name); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // removeLitter removes what a crash may have left: uploads and an unfinished marker.

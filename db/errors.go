@@ -18,6 +18,10 @@ var (
 	// ErrNothingNew means that the newest snapshot already holds everything.
 	ErrNothingNew = errors.New("db: nothing new")
 
+	// ErrDamaged means that a page of the main file is not what was written. Nothing can be applied
+	// any more, and the next start has to restore a snapshot.
+	ErrDamaged = errors.New("db: damaged")
+
 	// ErrClosed means that the database has been closed.
 	ErrClosed = errors.New("db: closed")
 )

@@ -3,7 +3,9 @@ package db
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -109,6 +111,16 @@ func show(results ...command.Result) string {
 		}
 	}
 	return out.String()
+}
+
+// marked says whether there is a marker.
+func marked(t testing.TB, d *DB) bool {
+	t.Helper()
+	_, err := readMarker(d.fs, d.path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		t.Fatal(err)
+	}
+	return err == nil
 }
 
 // dump returns everything in the database as text.

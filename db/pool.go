@@ -12,6 +12,7 @@ type pool struct {
 	path  string
 	cfg   Config
 	role  role
+	shim  shim
 	slots chan struct{} // one element for each connection in use
 
 	// opening is held for reading while a connection is opened, and for writing while the files
@@ -32,8 +33,8 @@ type pooled struct {
 	generation int
 }
 
-func newPool(path string, cfg Config, r role, size int) *pool {
-	return &pool{path: path, cfg: cfg, role: r, slots: make(chan struct{}, size), busy: make(map[*pooled]struct{})}
+func newPool(path string, cfg Config, r role, v shim, size int) *pool {
+	return &pool{path: path, cfg: cfg, role: r, shim: v, slots: make(chan struct{}, size), busy: make(map[*pooled]struct{})}
 }
 
 // get returns a connection, which the caller gives back with put.
@@ -80,7 +81,7 @@ func (p *pool) take() (*pooled, error) {
 	if c != nil || err != nil {
 		return c, err
 	}
-	opened, err := openReader(p.path, p.cfg, p.role)
+	opened, err := openReader(p.path, p.cfg, p.role, p.shim)
 	if err != nil {
 		return nil, err
 	}
@@ -109,8 +110,8 @@ func (p *pool) takeIdle() (c *pooled, generation int, err error) {
 }
 
 // openReader opens a connection that reads. It reads once, so that SQLite opens all files now.
-func openReader(path string, cfg Config, r role) (*conn, error) {
-	c, err := openConn(path, openReadOnly, r, clock{})
+func openReader(path string, cfg Config, r role, v shim) (*conn, error) {
+	c, err := openConn(path, openReadOnly, r, v)
 	if err != nil {
 		return nil, err
 	}

@@ -35,7 +35,7 @@ func (d *DB) Prepare(req *command.Request) (readOnly bool, err error) {
 	case req.Kind == command.Execute || !readOnly:
 		return false, nil
 	}
-	c, err := d.judges.get(context.Background()) // they are never held for long
+	c, err := d.borrow(context.Background(), d.judges) // they are never held for long
 	if err != nil {
 		return false, err
 	}
@@ -45,7 +45,7 @@ func (d *DB) Prepare(req *command.Request) (readOnly bool, err error) {
 			break
 		}
 	}
-	return readOnly, d.judges.put(c)
+	return readOnly, d.giveBack(d.judges, c)
 }
 
 // onlyReads says whether the first statement of sql, if there is one, can be run by a reader.

@@ -19,7 +19,8 @@ var errTransactionTimeout = errors.New("sql: transaction has already been commit
 //
 // req.DBTimeout bounds the statements: the one that runs when it ends, and those after it, get the
 // error "query timeout"; a transaction fails as a whole. If it ends before a connection is free, or
-// if ctx ends, Query returns the error of the context. It is safe for concurrent use.
+// if ctx ends, Query returns the error of the context; ErrDamaged if the main file was found damaged.
+// It is safe for concurrent use.
 func (d *DB) Query(ctx context.Context, req *command.Request) (*command.Response, error) {
 	limited := ctx
 	if req.DBTimeout > 0 {
@@ -27,12 +28,28 @@ func (d *DB) Query(ctx context.Context, req *command.Request) (*command.Response
 		limited, cancel = context.WithTimeout(ctx, req.DBTimeout)
 		defer cancel()
 	}
-	c, err := d.readers.get(limited)
+	c, err := d.borrow(limited, d.readers)
 	if err != nil {
 		return nil, err
 	}
 	resp, err := queryAll(ctx, limited, c.conn, req)
-	return resp, errors.Join(err, d.readers.put(c))
+	return resp, errors.Join(err, d.giveBack(d.readers, c))
+}
+
+// borrow takes a connection from p, for giveBack. Opening one reads pages, as its use does.
+func (d *DB) borrow(ctx context.Context, p *pool) (*pooled, error) {
+	c, err := p.get(ctx)
+	if err != nil {
+		return nil, errors.Join(d.damage(), err)
+	}
+	return c, nil
+}
+
+// giveBack returns ErrDamaged if a page was found damaged: no answer is better than one that somebody
+// may have got from it. The connection is given back after that, so that Close waits for it.
+func (d *DB) giveBack(p *pool, c *pooled) error {
+	err := d.damage()
+	return errors.Join(err, p.put(c))
 }
 
 func queryAll(ctx, limited context.Context, c *conn, req *command.Request) (*command.Response, error) {

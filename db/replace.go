@@ -44,6 +44,10 @@ func (d *DB) replaceBy(image, head string) error {
 	if err != nil {
 		return fmt.Errorf("replace database by %s: %w", image, err)
 	}
+	s, err := d.imageSums(image)
+	if err != nil {
+		return fmt.Errorf("replace database by %s: %w", image, err)
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.closed {
@@ -52,38 +56,52 @@ func (d *DB) replaceBy(image, head string) error {
 	if !wal {
 		head = "" // opening it writes to its header
 	}
-	if err := d.replace(image, head); err != nil {
+	if err := d.replace(image, head, s); err != nil {
 		return d.fail(fmt.Errorf("replace database by %s: %w", image, err))
 	}
 	return nil
 }
 
+// imageSums returns the checksums of the pages of an image.
+func (d *DB) imageSums(image string) (_ *sums, err error) {
+	f, err := d.fs.Open(image)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	size, err := f.Size()
+	if err != nil {
+		return nil, err
+	}
+	if size == 0 {
+		return newSums(0)
+	}
+	return computeSums(f)
+}
+
 // replace exchanges the files. The marker goes first, since it vouches for the old one.
-func (d *DB) replace(image, head string) error {
+func (d *DB) replace(image, head string, s *sums) error {
 	if err := withdrawMarker(d.fs, d.path); err != nil {
 		return err
 	}
 	d.track = tracker{}
 	err := d.judges.exchange(func() error {
-		return d.readers.exchange(func() error { return d.exchangeFiles(image) })
+		return d.readers.exchange(func() error { return d.exchangeFiles(image, s) })
 	})
 	if err != nil || head == "" {
 		return err
 	}
-	d.track.head, d.track.marked = head, true
-	return writeMarker(d.fs, d.path, head)
+	d.track.head = head
+	return d.mark(head)
 }
 
-func (d *DB) exchangeFiles(image string) error {
+func (d *DB) exchangeFiles(image string, s *sums) error {
 	if err := d.writer.close(); err != nil {
 		return err
 	}
 	d.writer = nil
-	// The companions go before the rename: they must never lie beside another main file.
-	for _, suffix := range []string{"-wal", "-shm", "-journal"} {
-		if err := removeIfExists(d.fs, d.path+suffix); err != nil {
-			return err
-		}
+	if err := removeCompanions(d.fs, d.path); err != nil { // before the rename
+		return err
 	}
 	if err := d.fs.Rename(image, d.path); err != nil {
 		return err
@@ -92,7 +110,7 @@ func (d *DB) exchangeFiles(image string) error {
 		return err
 	}
 	old := d.main
-	if err := d.openFiles(); err != nil {
+	if err := d.openFiles(s); err != nil {
 		return err
 	}
 	return d.dropMain(old)
@@ -132,7 +150,7 @@ func (d *DB) checkImage(name, check string) (wal bool, err error) {
 		return false, errNotDatabase
 	}
 	uri := "file:" + url.PathEscape(name) + "?immutable=1" // the path may be relative, and hold anything
-	c, err := openConn(uri, openReadOnly|openURI, reader, clock{})
+	c, err := openConn(uri, openReadOnly|openURI, reader, shim{})
 	if err != nil {
 		return false, err
 	}

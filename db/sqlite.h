@@ -40,6 +40,7 @@ typedef struct {
 } db_buf;
 
 struct db_vfs;
+struct db_sums;
 
 // One connection. It is used by one goroutine at a time, except cancel.
 typedef struct {
@@ -89,6 +90,7 @@ int db_bind_blob(sqlite3_stmt *s, int i, const void *p, size_t n);
 
 struct db_vfs *db_vfs_new(void);
 void db_vfs_free(struct db_vfs *v);
+void db_vfs_use(struct db_vfs *v, struct db_sums *s);
 
 #pragma weak sqlite3_errmsg
 #pragma weak sqlite3_extended_errcode

@@ -71,12 +71,12 @@ func (d *DB) Stats() (Stats, error) {
 		modified = wal.ModTime.UTC()
 	}
 	// The judges are set up like the readers, and never busy for long.
-	c, err := d.judges.get(context.Background())
+	c, err := d.borrow(context.Background(), d.judges)
 	if err != nil {
 		return s, fmt.Errorf("describe database: %w", err)
 	}
 	err = s.ask(c.conn, d.rwPragmas)
-	if err = errors.Join(err, d.judges.put(c)); err != nil {
+	if err = errors.Join(err, d.giveBack(d.judges, c)); err != nil {
 		return s, fmt.Errorf("describe database: %w", err)
 	}
 	return s, nil

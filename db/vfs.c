@@ -1,7 +1,10 @@
-// A SQLite VFS over the default one. It differs in two things: it answers what time it is from the
-// log entry being applied, and it notices when a write meets a full disk.
+// A SQLite VFS over the default one. It differs in three things: it answers what time it is from the
+// log entry being applied, it notices when a write meets a full disk, and it keeps and checks
+// the checksums of the pages of the main file.
 
 #include "sqlite.h"
+#include "sums.h"
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,13 +17,14 @@ struct sqlite3_file {
 	const sqlite3_io_methods *pMethods;
 };
 
-// Up to xWrite as in sqlite3.h; version 3 has 15 more methods, which are copied unseen.
+// Up to xTruncate as in sqlite3.h; version 3 has 14 more methods, which are copied unseen.
 struct sqlite3_io_methods {
 	int iVersion;
 	int (*xClose)(sqlite3_file *);
 	int (*xRead)(sqlite3_file *, void *, int, int64_t);
 	int (*xWrite)(sqlite3_file *, const void *, int, int64_t);
-	void (*others[15])(void);
+	int (*xTruncate)(sqlite3_file *, int64_t);
+	void (*others[14])(void);
 };
 
 struct sqlite3_vfs {
@@ -51,18 +55,19 @@ sqlite3_vfs *sqlite3_vfs_find(const char *);
 int sqlite3_vfs_register(sqlite3_vfs *, int);
 int sqlite3_vfs_unregister(sqlite3_vfs *);
 
-enum { OK = 0, FULL = 13 };
+enum { OK = 0, NOMEM = 7, CORRUPT = 11, FULL = 13, CANTOPEN = 14, IOERR_SHORT_READ = 10 | 2 << 8, OPEN_MAIN_DB = 0x100 };
 
-// The methods of a file with xWrite replaced. The default VFS has one set for database files and
-// one for files that need no locks; with a third the detection of a full disk would be incomplete,
-// so opening such a file fails.
+// The methods of a file with some replaced. The default VFS has one set for database files and
+// one for files that need no locks; with many more the detection of a full disk would be
+// incomplete, so opening such a file fails.
 typedef struct {
 	sqlite3_io_methods m; // first: a file's pMethods leads here
 	const sqlite3_io_methods *real;
 	struct db_vfs *vfs;
+	int is_main;
 } db_methods;
 
-enum { METHOD_SETS = 4 };
+enum { METHOD_SETS = 8 };
 
 struct db_vfs {
 	sqlite3_vfs base; // first: SQLite hands back a pointer to it
@@ -70,16 +75,165 @@ struct db_vfs {
 	int64_t clock; // milliseconds since the Julian epoch; 0 is the real time
 	int disk_full;
 	char name[40];
-	db_methods sets[METHOD_SETS];
+	pthread_mutex_t mu;
+	db_methods sets[METHOD_SETS]; // under mu until a file uses them
+	struct db_sums *sums; // of the file that is the main file now; changes while no connection is opened
 };
 
+// What follows the file of the default VFS in memory. A main file that was replaced keeps the sums
+// that it had.
+typedef struct {
+	struct db_sums *sums;
+} db_extra;
+
+static const db_methods *methods(sqlite3_file *f) { return (const db_methods *)f->pMethods; }
+
+static db_extra *extra(sqlite3_file *f) { return (db_extra *)((char *)f + methods(f)->vfs->real->szOsFile); }
+
 static int vfs_write(sqlite3_file *f, const void *p, int n, int64_t off) {
-	const db_methods *set = (const db_methods *)f->pMethods;
-	int rc = set->real->xWrite(f, p, n, off);
+	int rc = methods(f)->real->xWrite(f, p, n, off);
 	if (rc == FULL) {
-		set->vfs->disk_full = 1;
+		methods(f)->vfs->disk_full = 1;
 	}
 	return rc;
+}
+
+// ---- The main file ----
+
+// check_from_file reads a page that the caller has only a part of, or that seems to be damaged, and
+// checks it while nobody writes.
+static int check_from_file(sqlite3_file *f, struct db_sums *s, uint32_t pgno, uint32_t size) {
+	unsigned char *page = malloc(size);
+	if (page == NULL) {
+		return NOMEM;
+	}
+	db_sums_lock(s);
+	int rc = methods(f)->real->xRead(f, page, (int)size, (int64_t)(pgno - 1) * size);
+	if (rc == IOERR_SHORT_READ) { // the rest is zeros now
+		rc = OK;
+	}
+	if (rc == OK && pgno <= db_sums_pages(s) && !db_sums_check(s, pgno, page)) {
+		db_sums_set_damaged(s, pgno);
+		rc = CORRUPT;
+	}
+	db_sums_unlock(s);
+	free(page);
+	return rc;
+}
+
+// main_read checks each page the first time it is read.
+static int main_read(sqlite3_file *f, void *p, int n, int64_t off) {
+	int rc = methods(f)->real->xRead(f, p, n, off);
+	struct db_sums *s = extra(f)->sums;
+	uint32_t size = db_sums_page_size(s);
+	if ((rc != OK && rc != IOERR_SHORT_READ) || size == 0) {
+		return rc;
+	}
+	uint32_t pages = db_sums_pages(s);
+	for (int64_t i = off / size; i * size < off + n && i < pages; i++) {
+		uint32_t pgno = (uint32_t)i + 1;
+		if (db_sums_seen(s, pgno)) {
+			continue;
+		}
+		int whole = i * size >= off && (i + 1) * size <= off + n;
+		if (whole && db_sums_check(s, pgno, (char *)p + (i * size - off))) {
+			continue;
+		}
+		int bad = check_from_file(f, s, pgno, size);
+		if (bad != OK) {
+			return bad;
+		}
+		if (whole) { // the first attempt met a write
+			return methods(f)->real->xRead(f, p, n, off);
+		}
+	}
+	return rc;
+}
+
+// note_write takes over the sums of what was written. A part of a page is read again with the rest.
+static int note_write(sqlite3_file *f, struct db_sums *s, const unsigned char *p, int n, int64_t off) {
+	uint32_t size = db_sums_page_size(s);
+	if (size == 0 && off == 0) { // the first page of a new database
+		size = (uint32_t)n;
+		db_sums_set_page_size(s, size);
+	}
+	if (size == 0 || off % size != 0 || n % size != 0) {
+		return CORRUPT; // SQLite writes pages
+	}
+	for (; n > 0; n -= (int)size, off += size, p += size) {
+		if (!db_sums_put(s, (uint32_t)(off / size) + 1, p)) {
+			return NOMEM;
+		}
+	}
+	return OK;
+}
+
+static int main_write(sqlite3_file *f, const void *p, int n, int64_t off) {
+	struct db_sums *s = extra(f)->sums;
+	db_sums_lock(s);
+	int rc = vfs_write(f, p, n, off);
+	if (rc == OK) {
+		rc = note_write(f, s, p, n, off);
+	}
+	db_sums_unlock(s);
+	return rc;
+}
+
+static int main_truncate(sqlite3_file *f, int64_t n) {
+	struct db_sums *s = extra(f)->sums;
+	db_sums_lock(s);
+	int rc = methods(f)->real->xTruncate(f, n);
+	uint32_t size = db_sums_page_size(s);
+	if (rc == OK && size != 0) {
+		uint32_t pages = (uint32_t)(n / size);
+		db_sums_shrink(s, pages);
+		rc = db_sums_grow(s, pages) ? OK : NOMEM;
+	}
+	db_sums_unlock(s);
+	return rc;
+}
+
+static int main_close(sqlite3_file *f) {
+	struct db_sums *s = extra(f)->sums;
+	int rc = methods(f)->real->xClose(f);
+	db_sums_unref(s);
+	return rc;
+}
+
+// ---- Opening ----
+
+static void fill_methods(db_methods *set, struct db_vfs *v, const sqlite3_io_methods *real, int is_main) {
+	// Older versions have fewer methods, all of which SQLite's own VFS leaves in place.
+	memcpy(&set->m, real, sizeof set->m);
+	set->real = real;
+	set->vfs = v;
+	set->is_main = is_main;
+	set->m.xWrite = vfs_write;
+	if (is_main) {
+		set->m.xRead = main_read;
+		set->m.xWrite = main_write;
+		set->m.xTruncate = main_truncate;
+		set->m.xClose = main_close;
+		if (set->m.iVersion > 2) {
+			set->m.iVersion = 2; // pages are read, never mapped
+		}
+	}
+}
+
+static const sqlite3_io_methods *methods_for(struct db_vfs *v, const sqlite3_io_methods *real, int is_main) {
+	const sqlite3_io_methods *found = NULL;
+	pthread_mutex_lock(&v->mu);
+	for (int i = 0; i < METHOD_SETS && found == NULL && real->iVersion <= 3; i++) {
+		db_methods *set = &v->sets[i];
+		if (set->real == NULL) {
+			fill_methods(set, v, real, is_main);
+		}
+		if (set->real == real && set->is_main == is_main) {
+			found = &set->m;
+		}
+	}
+	pthread_mutex_unlock(&v->mu);
+	return found;
 }
 
 static int vfs_open(sqlite3_vfs *base, const char *name, sqlite3_file *f, int flags, int *out) {
@@ -88,23 +242,19 @@ static int vfs_open(sqlite3_vfs *base, const char *name, sqlite3_file *f, int fl
 	if (rc != OK || f->pMethods == NULL) {
 		return rc;
 	}
-	for (int i = 0; i < METHOD_SETS; i++) {
-		db_methods *set = &v->sets[i];
-		if (set->real == NULL && f->pMethods->iVersion <= 3) {
-			// Older versions have fewer methods, all of which SQLite's own VFS leaves in place.
-			memcpy(&set->m, f->pMethods, sizeof set->m);
-			set->m.xWrite = vfs_write;
-			set->real = f->pMethods;
-			set->vfs = v;
-		}
-		if (set->real == f->pMethods) {
-			f->pMethods = &set->m;
-			return OK;
-		}
+	int is_main = (flags & OPEN_MAIN_DB) != 0;
+	const sqlite3_io_methods *m = methods_for(v, f->pMethods, is_main);
+	if (m == NULL) {
+		f->pMethods->xClose(f);
+		f->pMethods = NULL;
+		return CANTOPEN;
 	}
-	f->pMethods->xClose(f);
-	f->pMethods = NULL;
-	return 14; // SQLITE_CANTOPEN
+	f->pMethods = m;
+	if (is_main) {
+		db_sums_ref(v->sums);
+		extra(f)->sums = v->sums;
+	}
+	return OK;
 }
 
 static int vfs_time64(sqlite3_vfs *base, int64_t *now) {
@@ -123,17 +273,18 @@ static int vfs_time(sqlite3_vfs *base, double *now) {
 	return rc;
 }
 
-// db_vfs_new registers a VFS of its own for one database, so that two databases in one process
-// have two clocks. It returns NULL without memory or without a suitable default VFS.
+// db_vfs_new registers a VFS of its own, so that two databases in one process have two clocks, and
+// the readers of a database the real one. It returns NULL without memory or without a suitable default VFS.
 struct db_vfs *db_vfs_new(void) {
 	sqlite3_vfs *real = sqlite3_vfs_find(NULL);
 	struct db_vfs *v = calloc(1, sizeof *v);
-	if (v == NULL || real == NULL || real->iVersion < 2) {
+	if (v == NULL || real == NULL || real->iVersion < 2 || pthread_mutex_init(&v->mu, NULL) != 0) {
 		free(v);
 		return NULL;
 	}
 	v->real = real;
 	v->base = *real; // the other methods find what they need in pAppData
+	v->base.szOsFile += (int)sizeof(db_extra);
 	v->base.pNext = NULL;
 	v->base.zName = v->name;
 	v->base.xOpen = vfs_open;
@@ -141,6 +292,7 @@ struct db_vfs *db_vfs_new(void) {
 	v->base.xCurrentTimeInt64 = vfs_time64;
 	snprintf(v->name, sizeof v->name, "rqlited-%p", (void *)v);
 	if (sqlite3_vfs_register(&v->base, 0) != OK) {
+		pthread_mutex_destroy(&v->mu);
 		free(v);
 		return NULL;
 	}
@@ -148,10 +300,18 @@ struct db_vfs *db_vfs_new(void) {
 }
 
 void db_vfs_free(struct db_vfs *v) {
-	if (v != NULL) {
-		sqlite3_vfs_unregister(&v->base);
-		free(v);
-	}
+	sqlite3_vfs_unregister(&v->base);
+	pthread_mutex_destroy(&v->mu);
+	db_sums_unref(v->sums);
+	free(v);
+}
+
+// db_vfs_use says which sums the main file has that is opened from now on.
+void db_vfs_use(struct db_vfs *v, struct db_sums *s) {
+	struct db_sums *old = v->sums;
+	db_sums_ref(s);
+	v->sums = s;
+	db_sums_unref(old);
 }
 
 const char *db_vfs_name(struct db_vfs *v) { return v == NULL ? NULL : v->name; }
