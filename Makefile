@@ -8,12 +8,18 @@
 #   make system    the black-box tests, against a race-detecting binary
 #   make chaos     the black-box test that kills nodes at random, for CHAOS (default 5m)
 #   make race      all tests several times over with the race detector
-#   make fuzz      each fuzz target for FUZZTIME (default 30s)
-#   make bench     all benchmarks
+#   make prove     the tests that cut the power and break the disk at every operation, and how many
+#                  points they tried; all they have to say is in bin/prove.log
+#   make fuzz      each fuzz target, and the random test of the snapshot store against a model, for
+#                  FUZZTIME (default 30s; a number and s, m or h)
+#   make bench     a table of what snapshots, compaction and restarts cost for databases of SIZES
+#                  (default "16 256 1024" MiB; three times the largest is needed in TMPDIR), then all
+#                  benchmarks beside the code
 
 GO       ?= go
 FUZZTIME ?= 30s
 CHAOS    ?= 5m
+SIZES    ?= 16 256 1024
 
 # Make has a CC of its own; what counts is the one that Go uses, unless the user names another.
 ifeq ($(origin CC),default)
@@ -67,8 +73,24 @@ race: cc
 	$(GO) test -race -count=5 $(UNIT)
 	RQLITED_RACE=1 $(GO) test -race -count=3 -timeout 60m ./system_test
 
+# These packages promise that no crash and no error of the disk does harm.
+PROVED = ./snapshot/... ./db/... ./store/... ./internal/vfs/...
+
+.PHONY: prove
+prove: cc
+	@mkdir -p bin
+	@$(GO) test -race -count=1 -v $(PROVED) >bin/prove.log 2>&1; status=$$?; \
+	awk ' \
+		/^=== / { test = $$3 } \
+		match($$0, /tried [0-9]+ crash points, [0-9]+ error points/) { \
+			said = substr($$0, RSTART, RLENGTH); split(said, word, " "); \
+			crashes += word[2]; errors += word[5]; print "  " test ": " said } \
+		/^(ok|FAIL|panic:|WARNING: DATA RACE)/ || /^ *--- FAIL/ { print } \
+		END { printf "tried %d crash points and %d error points in all\n", crashes, errors }' bin/prove.log; \
+	if [ $$status -ne 0 ]; then echo "see bin/prove.log"; fi; exit $$status
+
 .PHONY: fuzz
-fuzz: cc
+fuzz: cc fuzz-model
 	@for pkg in $(UNIT); do \
 		for target in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz'); do \
 			echo "$$pkg $$target"; \
@@ -76,8 +98,18 @@ fuzz: cc
 		done; \
 	done
 
+# The random test ends after a number of checks, not after a time, so it is run again until a sleeping
+# process wakes up. Each run has seeds of its own, and reports the one that fails.
+.PHONY: fuzz-model
+fuzz-model: cc
+	@sleep $(FUZZTIME) & alarm=$$!; \
+	while kill -0 $$alarm 2>/dev/null; do \
+		$(GO) test -count=1 -run '^TestModel$$' ./snapshot -rapid.checks=500 || { kill $$alarm; exit 1; }; \
+	done
+
 .PHONY: bench
-bench: cc
+bench: build
+	$(GO) run ./internal/bench bin/rqlited $(SIZES)
 	$(GO) test -run '^$$' -bench . -benchmem $(UNIT)
 
 .PHONY: cc

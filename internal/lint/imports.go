@@ -15,18 +15,19 @@ const anything = "all"
 // of docs/ARCHITECTURE.md. A package below one of these directories has the rights of that
 // directory, and counts as it.
 var layers = map[string][]string{
-	"cmd/rqlited":   {anything},
-	"http":          {"store", "command", "auth"},
-	"cluster":       {"store", "command", "auth"},
-	"store":         {"db", "snapshot", "rewrite", "command", "internal/vfs"},
-	"snapshot":      {"internal/vfs"},
-	"db":            {"command", "internal/vfs"},
-	"rewrite":       {"command"},
-	"command":       {},
-	"auth":          {},
-	"internal/vfs":  {},
-	"internal/lint": {},
-	"system_test":   {},
+	"cmd/rqlited":    {anything},
+	"http":           {"store", "command", "auth"},
+	"cluster":        {"store", "command", "auth"},
+	"store":          {"db", "snapshot", "rewrite", "command", "internal/vfs"},
+	"snapshot":       {"internal/vfs"},
+	"db":             {"command", "internal/vfs"},
+	"rewrite":        {"command"},
+	"command":        {},
+	"auth":           {},
+	"internal/vfs":   {},
+	"internal/lint":  {},
+	"internal/bench": {"db", "snapshot", "command", "internal/vfs"},
+	"system_test":    {},
 }
 
 // owner says which directories alone may import a package from outside, or a package below it.
@@ -40,14 +41,14 @@ type owner struct {
 var owners = []owner{
 	{path: "flag", dirs: []string{"cmd/rqlited"}, tests: true},
 	{path: "os/signal", dirs: []string{"cmd/rqlited"}},
-	{path: "os/exec", dirs: []string{"system_test"}},
+	{path: "os/exec", dirs: []string{"system_test", "internal/bench"}},
 	{path: "go/parser", dirs: []string{"internal/lint"}},
 	{path: "C", dirs: []string{"db"}},
 	{path: "github.com/rqlite/go-sqlite3", dirs: []string{"db"}},
 	{path: "github.com/hashicorp/raft-boltdb", dirs: []string{"store"}},
 	{path: "github.com/hashicorp/raft-wal", dirs: []string{"store"}},
 	{path: "go.etcd.io/bbolt", dirs: []string{"store"}},
-	{path: "github.com/hashicorp/raft", dirs: []string{"store", "snapshot", "cluster"}},
+	{path: "github.com/hashicorp/raft", dirs: []string{"store", "snapshot", "cluster", "internal/bench"}},
 }
 
 // within reports whether p is dir or lies below it.

@@ -28,7 +28,7 @@ func TestRules(t *testing.T) {
 		{"flag", "http/a.go", `package http; import "flag"`, "http/a.go:1: only cmd/rqlited may import flag"},
 		{"flag of a test", "http/a_test.go", `package http; import "flag"`, ""},
 		{"signal", "store/a.go", `package store; import "os/signal"`, "store/a.go:1: only cmd/rqlited may import os/signal"},
-		{"exec", "cmd/rqlited/a_test.go", `package main; import "os/exec"`, "cmd/rqlited/a_test.go:1: only system_test may import os/exec"},
+		{"exec", "cmd/rqlited/a_test.go", `package main; import "os/exec"`, "cmd/rqlited/a_test.go:1: only system_test, internal/bench may import os/exec"},
 		{"exec of black-box tests", "system_test/a_test.go", `package systemtest; import "os/exec"`, ""},
 		{"parser", "db/a.go", `package db; import "go/parser"`, "db/a.go:1: only internal/lint may import go/parser"},
 		{"cgo", "store/a.go", `package store; import "C"`, "store/a.go:1: only db may import C"},
@@ -37,7 +37,7 @@ func TestRules(t *testing.T) {
 		{"log store", "cluster/a.go", `package cluster; import _ "github.com/hashicorp/raft-boltdb/v2"`, "cluster/a.go:1: only store may import github.com/hashicorp/raft-boltdb"},
 		{"other log store", "cluster/a.go", `package cluster; import _ "github.com/hashicorp/raft-wal"`, "cluster/a.go:1: only store may import github.com/hashicorp/raft-wal"},
 		{"bolt", "cluster/a.go", `package cluster; import _ "go.etcd.io/bbolt"`, "cluster/a.go:1: only store may import go.etcd.io/bbolt"},
-		{"raft", "http/a.go", `package http; import "github.com/hashicorp/raft"`, "http/a.go:1: only store, snapshot, cluster may import github.com/hashicorp/raft"},
+		{"raft", "http/a.go", `package http; import "github.com/hashicorp/raft"`, "http/a.go:1: only store, snapshot, cluster, internal/bench may import github.com/hashicorp/raft"},
 		{"raft where it is known", "cluster/a.go", `package cluster; import "github.com/hashicorp/raft"`, ""},
 
 		{"long file", "db/a.go", "package db\n" + strings.Repeat("\n", 800), "db/a.go: 801 lines, limit is 800"},
@@ -52,8 +52,8 @@ func TestRules(t *testing.T) {
 		{"sleep in a bubble", "db/a_test.go", "package db\nimport (\"time\"; \"testing/synctest\")\nfunc f() { time.Sleep(1) }", ""},
 		{"sleep in a black-box test", "system_test/a_test.go", "package systemtest\nfunc f() { time.Sleep(1) }", ""},
 		{"sleep outside tests", "db/a.go", "package db\nfunc f() { time.Sleep(1) }", ""},
-		{"exit", "db/a.go", "package db\nfunc f() { os.Exit(1) }", "db/a.go:2: only cmd/rqlited ends the process, not os.Exit"},
-		{"fatal", "db/a.go", "package db\nfunc f() { log.Fatalf(\"\") }", "db/a.go:2: only cmd/rqlited ends the process, not log.Fatalf"},
+		{"exit", "db/a.go", "package db\nfunc f() { os.Exit(1) }", "db/a.go:2: only package main ends the process, not os.Exit"},
+		{"fatal", "db/a.go", "package db\nfunc f() { log.Fatalf(\"\") }", "db/a.go:2: only package main ends the process, not log.Fatalf"},
 		{"exit of the command", "cmd/rqlited/a.go", "package main\nfunc f() { os.Exit(1) }", ""},
 
 		{"path", "docs/a.md", "one\nsee /wor" + "k/main", `docs/a.md:2: speaks of "/wor` + `k/"`},

@@ -112,16 +112,16 @@ func checkSleep(t *tree) []fault {
 	return faults
 }
 
-// checkExit reports code outside the command that ends the process.
+// checkExit reports code outside of commands that ends the process.
 func checkExit(t *tree) []fault {
 	var faults []fault
 	for _, f := range t.gos {
-		if f.test || within(f.dir(), "cmd/rqlited") {
+		if f.test || f.ast.Name.Name == "main" {
 			continue
 		}
 		eachCall(f.ast, func(call *ast.CallExpr, fn string) {
 			if fn == "os.Exit" || strings.HasPrefix(fn, "log.Fatal") {
-				faults = append(faults, fault{f.path, t.line(call.Pos()), "only cmd/rqlited ends the process, not " + fn})
+				faults = append(faults, fault{f.path, t.line(call.Pos()), "only package main ends the process, not " + fn})
 			}
 		})
 	}

@@ -9,10 +9,13 @@ import (
 	"rqlited/internal/vfs/crashfs"
 )
 
-// newDisk returns a disk with a durable directory /d.
-func newDisk(t *testing.T) *crashfs.FS {
+// disks are the kinds of disk that everything has to work on.
+var disks = map[string]func() *crashfs.FS{"posix": crashfs.New, "windows": crashfs.NewWindows}
+
+// newDisk returns a disk of the given kind with a durable directory /d.
+func newDisk(t *testing.T, kind string) *crashfs.FS {
 	t.Helper()
-	fsys := crashfs.New()
+	fsys := disks[kind]()
 	if err := errors.Join(fsys.MkdirAll("/d"), fsys.SyncDir("/")); err != nil {
 		t.Fatal(err)
 	}
@@ -35,8 +38,14 @@ func readFile(t *testing.T, fsys vfs.FS, name string) string {
 // TestWriteFileAtomicCrash cuts the power before every single operation, with what was not synced
 // lost, and kept in part.
 func TestWriteFileAtomicCrash(t *testing.T) {
+	for kind := range disks {
+		t.Run(kind, func(t *testing.T) { testWriteFileAtomicCrash(t, kind) })
+	}
+}
+
+func testWriteFileAtomicCrash(t *testing.T, kind string) {
 	for op := 0; ; op++ {
-		fsys := newDisk(t)
+		fsys := newDisk(t, kind)
 		if err := vfs.WriteFileAtomic(fsys, "/d/name", []byte("old")); err != nil {
 			t.Fatal(err)
 		}
@@ -45,11 +54,11 @@ func TestWriteFileAtomicCrash(t *testing.T) {
 		if err != nil && !errors.Is(err, crashfs.ErrPowerLost) {
 			t.Fatalf("crash before op %d: unexpected error: %v", op, err)
 		}
-		disks := []*crashfs.FS{fsys.Restart()}
+		found := []*crashfs.FS{fsys.Restart(), fsys.Kill()}
 		for seed := range uint64(20) {
-			disks = append(disks, fsys.RestartRandom(seed))
+			found = append(found, fsys.RestartRandom(seed))
 		}
-		for i, disk := range disks {
+		for i, disk := range found {
 			switch got := readFile(t, disk, "/d/name"); {
 			case err == nil && got != "new":
 				t.Fatalf("crash before op %d, disk %d: reported success, but %q survived", op, i, got)
@@ -57,8 +66,9 @@ func TestWriteFileAtomicCrash(t *testing.T) {
 				t.Fatalf("crash before op %d, disk %d: torn content %q", op, i, got)
 			}
 		}
-		if err == nil {
-			return // the crash point lies past the last operation: every point was tried
+		if err == nil { // the crash point lies past the last operation: every point was tried
+			t.Logf("tried %d crash points, %d error points", op, 0)
+			return
 		}
 	}
 }
@@ -66,9 +76,15 @@ func TestWriteFileAtomicCrash(t *testing.T) {
 // TestWriteFileAtomicError fails every single operation. An error that is not ErrUncertain must
 // have left the old content, for good.
 func TestWriteFileAtomicError(t *testing.T) {
+	for kind := range disks {
+		t.Run(kind, func(t *testing.T) { testWriteFileAtomicError(t, kind) })
+	}
+}
+
+func testWriteFileAtomicError(t *testing.T, kind string) {
 	errDisk := errors.New("disk on fire")
 	for op := 0; ; op++ {
-		fsys := newDisk(t)
+		fsys := newDisk(t, kind)
 		if err := vfs.WriteFileAtomic(fsys, "/d/name", []byte("old")); err != nil {
 			t.Fatal(err)
 		}
@@ -80,7 +96,8 @@ func TestWriteFileAtomicError(t *testing.T) {
 			if err != nil {
 				t.Fatalf("WriteFileAtomic = %v although nothing failed", err)
 			}
-			return // every operation has failed once
+			t.Logf("tried %d crash points, %d error points", 0, op)
+			return
 		}
 		if !errors.Is(err, errDisk) {
 			t.Fatalf("op %d failed: WriteFileAtomic = %v; want the disk's error", op, err)

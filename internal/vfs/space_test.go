@@ -67,7 +67,7 @@ func TestCloneOS(t *testing.T) {
 type plain struct{ vfs.File }
 
 func TestCloneUnsupported(t *testing.T) {
-	disk := newDisk(t)
+	disk := newDisk(t, "posix")
 	disk.OfferClone(true)
 	a, err := disk.Create("a")
 	must(t, err)
