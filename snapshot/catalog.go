@@ -11,20 +11,22 @@ type catalog struct {
 	man *manifest // as on disk
 
 	// needs counts, for each file, the reasons to keep it: that the manifest names it, each
-	// superseded snapshot in its grace period, each open reader.
+	// superseded chain in its grace period, each open reader.
 	needs   map[string]int
 	retired []retiree // by time of expiry
 	dead    []string  // files without a reason, to be deleted
 }
 
-// retiree is a snapshot that was superseded and can still be opened for a while.
+// retiree is what one change of the manifest has superseded and what can still be opened for a
+// while: every snapshot of chain, so far as it is not in the manifest anyway.
 type retiree struct {
-	chain []link // the snapshot is the last of them
+	chain []link
+	gone  int // snapshots that the change has superseded
 	until time.Time
 }
 
-func newCatalog(m *manifest) *catalog {
-	c := &catalog{man: m, needs: map[string]int{}}
+func newCatalog(m *manifest, dead []string) *catalog {
+	c := &catalog{man: m, needs: map[string]int{}, dead: dead}
 	c.keep(m.Chain)
 	return c
 }
@@ -35,8 +37,8 @@ func (c *catalog) find(id string) ([]link, bool) {
 		return c.man.Chain[:i+1], true
 	}
 	for _, r := range c.retired {
-		if r.chain[len(r.chain)-1].ID == id {
-			return r.chain, true
+		if i := indexID(r.chain, id); i >= 0 {
+			return r.chain[:i+1], true
 		}
 	}
 	return nil, false
@@ -75,12 +77,20 @@ func (c *catalog) replace(next *manifest, until time.Time) {
 	old := c.man
 	c.man = next
 	c.keep(next.Chain)
+	named := make(map[string]bool, len(next.Chain))
+	for i := range next.Chain {
+		named[next.Chain[i].ID] = true
+	}
+	r := retiree{until: until}
 	for i := range old.Chain {
-		if indexID(next.Chain, old.Chain[i].ID) < 0 {
-			r := retiree{chain: old.Chain[:i+1], until: until}
-			c.keep(r.chain)
-			c.retired = append(c.retired, r)
+		if !named[old.Chain[i].ID] {
+			r.chain = old.Chain[:i+1]
+			r.gone++
 		}
+	}
+	if r.gone > 0 {
+		c.keep(r.chain)
+		c.retired = append(c.retired, r)
 	}
 	c.drop(old.Chain)
 }
@@ -102,4 +112,13 @@ func (c *catalog) takeDead() []string {
 	dead := c.dead
 	c.dead = nil
 	return dead
+}
+
+// superseded returns how many snapshots are kept for their grace period.
+func (c *catalog) superseded() int {
+	n := 0
+	for _, r := range c.retired {
+		n += r.gone
+	}
+	return n
 }

@@ -24,18 +24,23 @@ type Config struct {
 	// opens later. Zero means 60 s.
 	Grace time.Duration
 
-	// CompactDeltas is the number of deltas that makes compaction due. Zero means 16; a negative
-	// value leaves compaction to callers of Compact.
+	// CompactDeltas is the number of deltas that are merged into one at least. Zero means 32; a
+	// negative value leaves all compaction to callers of Compact.
 	CompactDeltas int
 
-	// CompactBytes is the size of all deltas together from which on compaction is also due when
-	// they weigh half as much as the base. Zero means 4 MiB.
+	// CompactBytes is the size of all deltas together below which no base is rewritten, however
+	// small it is. Zero means 4 MiB.
 	CompactBytes int64
 }
 
-// maxDeltas bounds the files one reader has open. With compaction at work a chain stays far
-// below it.
-const maxDeltas = 256
+const (
+	// maxDeltas bounds the files and the memory of one reader.
+	maxDeltas = 240
+
+	// crowdedDeltas is the length of a chain from which on merging is urgent: the deltas that are
+	// published while it is under way need room.
+	crowdedDeltas = 208
+)
 
 // withDefaults returns a complete and valid copy of c, or every reason why there is none.
 func (c Config) withDefaults() (Config, error) {
@@ -43,8 +48,8 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Grace < 0 {
 		errs = append(errs, fmt.Errorf("negative Grace: %s", c.Grace))
 	}
-	if c.CompactDeltas > maxDeltas {
-		errs = append(errs, fmt.Errorf("CompactDeltas over %d: %d", maxDeltas, c.CompactDeltas))
+	if c.CompactDeltas > crowdedDeltas {
+		errs = append(errs, fmt.Errorf("CompactDeltas over %d: %d", crowdedDeltas, c.CompactDeltas))
 	}
 	if c.CompactBytes < 0 {
 		errs = append(errs, fmt.Errorf("negative CompactBytes: %d", c.CompactBytes))
@@ -56,7 +61,7 @@ func (c Config) withDefaults() (Config, error) {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
 	c.Grace = cmp.Or(c.Grace, 60*time.Second)
-	c.CompactDeltas = cmp.Or(c.CompactDeltas, 16)
+	c.CompactDeltas = cmp.Or(c.CompactDeltas, 32)
 	c.CompactBytes = cmp.Or(c.CompactBytes, 4<<20)
 	return c, errors.Join(errs...)
 }

@@ -52,13 +52,13 @@ func TestOpenDamaged(t *testing.T) {
 		{"manifest cut", change("MANIFEST", func(b []byte) []byte { return b[:len(b)/2] }), "checksum"},
 		{"manifest flipped", change("MANIFEST", flip(-20)), "checksum"},
 		{"manifest huge", change("MANIFEST", func(b []byte) []byte { return append(b, make([]byte, maxManifestSize)...) }), "longer than any"},
-		{"base missing", func(t *testing.T, fsys *crashfs.FS) { must(t, fsys.Remove("snapshots/000001.base")) }, "000001.base is missing"},
+		{"base missing", func(t *testing.T, fsys *crashfs.FS) { must(t, fsys.Remove("snapshots/000001.base")) }, "000001.base: file does not exist"},
 		{"base short", change("000001.base", func(b []byte) []byte { return b[:len(b)-1] }), "bytes, the manifest says"},
 		{"base long", change("000001.base", func(b []byte) []byte { return append(b, 0) }), "bytes, the manifest says"},
 		{"base empty", change("000001.base", func(b []byte) []byte { return nil }), "0 bytes, the manifest says"},
 		{"base header", change("000001.base", flip(17)), "header or trailer"},
 		{"delta trailer", change("000002.delta", flip(-1)), "header or trailer"},
-		{"delta missing", func(t *testing.T, fsys *crashfs.FS) { must(t, fsys.Remove("snapshots/000002.delta")) }, "000002.delta is missing"},
+		{"delta missing", func(t *testing.T, fsys *crashfs.FS) { must(t, fsys.Remove("snapshots/000002.delta")) }, "000002.delta: file does not exist"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

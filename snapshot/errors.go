@@ -26,8 +26,13 @@ var (
 	// Compaction has been asked for; the same pages can be offered again later.
 	ErrChainFull = errors.New("snapshot: too many deltas")
 
-	// ErrDamaged means that the files of the store are not as they were published. Nothing was
-	// deleted; a human must decide.
+	// ErrNoRoom means that a compaction was not begun because the disk has too little free space
+	// for it. The chain works as it is.
+	ErrNoRoom = errors.New("snapshot: no room to compact")
+
+	// ErrDamaged means that the files of the store are not as they were published, or that the
+	// disk does not return them any more. Nothing was changed. Salvage and Discard are the ways
+	// out.
 	ErrDamaged = errors.New("snapshot: damaged store")
 
 	// ErrSyncFailed means that the disk failed to sync earlier. Nothing more is published until

@@ -57,7 +57,7 @@ func wantSameStream(t *testing.T, h Header, image io.ReaderAt, stream []byte) {
 
 // pull reports whether a decoder accepts the whole stream.
 func pull(stream []byte) bool {
-	d, err := newDecoder(bytes.NewReader(stream))
+	d, err := newDecoder(bytes.NewReader(stream), maxUnit)
 	for err == nil {
 		_, err = d.next()
 	}
@@ -100,8 +100,8 @@ func FuzzManifest(f *testing.F) {
 		}
 		for i := range m.Chain {
 			l := &m.Chain[i]
-			if n, ok := fileNumber(l.File); !ok || n >= m.Next || l.header().validate() != nil || l.Size < headerSize+trailerSize {
-				t.Fatalf("accepted file %q, size %d, next number %d", l.File, l.Size, m.Next)
+			if n, ok := fileNumber(l.File); !ok || n >= m.Next || l.header().validate() != nil || l.size() < headerSize+trailerSize {
+				t.Fatalf("accepted file %q, size %d, next number %d", l.File, l.size(), m.Next)
 			}
 		}
 	})

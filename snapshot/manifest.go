@@ -1,12 +1,9 @@
 package snapshot
 
 import (
-	"bytes"
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -17,35 +14,38 @@ import (
 const (
 	manifestName = "MANIFEST"
 	manifestTmp  = manifestName + ".tmp" // what vfs.WriteFileAtomic may leave behind
-
-	// manifestTitle begins the first line of a manifest; the checksum of all that follows the
-	// line ends it. Its number changes when older programs could not read what is written.
-	manifestTitle = "rqlited snapshot manifest 1 sha256 "
-
-	maxManifestSize = 16 << 20
 )
 
 // manifest says which snapshots exist. It is immutable once built: a change makes a new one.
 type manifest struct {
-	Next  uint64 `json:"next"`  // every number used so far is lower
-	Chain []link `json:"chain"` // oldest first: a base, then the deltas upon it; empty: no snapshot
+	Next  uint64 // every number used so far is lower
+	Chain []link // oldest first: a base, then the deltas upon it; empty: no snapshot
 }
 
 // link is a file of the chain, and the snapshot that the chain up to it amounts to. Immutable.
 type link struct {
-	File     string `json:"file"`
-	Size     int64  `json:"size"` // bytes
-	PageSize int    `json:"page_size"`
-	Pages    uint32 `json:"pages"`
-	Records  uint32 `json:"records"`
-	Stream   digest `json:"stream"` // of the bytes of the file up to its trailer
+	File     string
+	PageSize int
+	Pages    uint32
+	Records  uint32
+	Stream   digest // of the bytes of the file up to its trailer
 
-	ID                 string   `json:"id"`
-	Index              uint64   `json:"index"`
-	Term               uint64   `json:"term"`
-	Snapshot           digest   `json:"snapshot"` // see chainDigest; kept when files are compacted
-	ConfigurationIndex uint64   `json:"configuration_index"`
-	Configuration      []server `json:"configuration"`
+	// Merges is how often bytes of a delta have been merged at most; zero for a delta as it was
+	// captured, and for a base. Parent is set for merged deltas alone: what they lie upon.
+	Merges int
+	Parent digest
+
+	ID            string
+	Index         uint64
+	Term          uint64
+	Snapshot      digest // see chainDigest; kept when files are compacted
+	Configuration configuration
+}
+
+// configuration is the membership of the cluster as of a snapshot.
+type configuration struct {
+	Index   uint64   `json:"index"`
+	Servers []server `json:"servers"`
 }
 
 // server is a member of the cluster.
@@ -55,12 +55,22 @@ type server struct {
 	Suffrage string `json:"suffrage"`
 }
 
+func (c configuration) equal(d configuration) bool {
+	return c.Index == d.Index && slices.Equal(c.Servers, d.Servers)
+}
+
 func (l *link) delta() bool { return strings.HasSuffix(l.File, deltaExt) }
 
 // header returns the header that the file must have.
 func (l *link) header() Header {
 	return Header{PageSize: l.PageSize, Pages: l.Pages, Records: l.Records, Delta: l.delta()}
 }
+
+// size returns the length that the file must have in bytes.
+func (l *link) size() int64 { return l.header().streamSize() }
+
+// imageSize returns the length in bytes of the image that the snapshot amounts to.
+func (l *link) imageSize() int64 { return l.header().image().streamSize() }
 
 // meta returns what Raft wants to know about the snapshot.
 func (l *link) meta() *raft.SnapshotMeta {
@@ -69,10 +79,10 @@ func (l *link) meta() *raft.SnapshotMeta {
 		ID:                 l.ID,
 		Index:              l.Index,
 		Term:               l.Term,
-		ConfigurationIndex: l.ConfigurationIndex,
-		Size:               l.header().image().streamSize(),
+		ConfigurationIndex: l.Configuration.Index,
+		Size:               l.imageSize(),
 	}
-	for _, v := range l.Configuration {
+	for _, v := range l.Configuration.Servers {
 		m.Configuration.Servers = append(m.Configuration.Servers, raft.Server{
 			ID:       raft.ServerID(v.ID),
 			Address:  raft.ServerAddress(v.Address),
@@ -82,12 +92,12 @@ func (l *link) meta() *raft.SnapshotMeta {
 	return m
 }
 
-func serversOf(c raft.Configuration) []server {
+func configurationOf(c raft.Configuration, index uint64) configuration {
 	servers := make([]server, len(c.Servers))
 	for i, v := range c.Servers {
 		servers[i] = server{ID: string(v.ID), Address: string(v.Address), Suffrage: v.Suffrage.String()}
 	}
-	return servers
+	return configuration{Index: index, Servers: servers}
 }
 
 // suffrage is the inverse of ServerSuffrage.String; -1 if there is none.
@@ -126,51 +136,15 @@ func snapshotID(term, index, number uint64) string {
 	return fmt.Sprintf("%d-%d-%d", term, index, number)
 }
 
-// encode returns the bytes of the MANIFEST file. It refuses to write what decodeManifest would
-// refuse to read.
-func (m *manifest) encode() ([]byte, error) {
-	if err := m.validate(); err != nil {
-		return nil, fmt.Errorf("snapshot: invalid manifest: %w", err)
+// parseID is the inverse of snapshotID.
+func parseID(id string) (term, index, number uint64, err error) {
+	if _, err := fmt.Sscanf(id, "%d-%d-%d", &term, &index, &number); err != nil {
+		return 0, 0, 0, fmt.Errorf("id %q: %w", id, err)
 	}
-	body, err := json.MarshalIndent(m, "", "\t")
-	if err != nil {
-		return nil, err
+	if snapshotID(term, index, number) != id {
+		return 0, 0, 0, fmt.Errorf("id %q is not written as ids are", id)
 	}
-	body = append(body, '\n')
-	sum := sha256.Sum256(body)
-	data := append([]byte(manifestTitle+hex.EncodeToString(sum[:])+"\n"), body...)
-	if len(data) > maxManifestSize {
-		return nil, fmt.Errorf("snapshot: manifest of %d bytes is too large", len(data))
-	}
-	return data, nil
-}
-
-// decodeManifest is the inverse of encode, and accepts nothing that encode would not write.
-func decodeManifest(data []byte) (*manifest, error) {
-	if len(data) > maxManifestSize {
-		return nil, errors.New("it is longer than any manifest")
-	}
-	first, body, ok := bytes.Cut(data, []byte("\n"))
-	sum, titled := strings.CutPrefix(string(first), manifestTitle)
-	if !ok || !titled {
-		return nil, errors.New("its first line is not that of a manifest this version can read")
-	}
-	if got := sha256.Sum256(body); hex.EncodeToString(got[:]) != sum {
-		return nil, errors.New("its checksum does not match")
-	}
-	m := &manifest{}
-	d := json.NewDecoder(bytes.NewReader(body))
-	d.DisallowUnknownFields()
-	if err := d.Decode(m); err != nil {
-		return nil, err
-	}
-	// JSON has many spellings for one thing. Only ours has been tested.
-	if again, err := m.encode(); err != nil {
-		return nil, err
-	} else if !bytes.Equal(again, data) {
-		return nil, errors.New("it is not written as this program writes it")
-	}
-	return m, nil
+	return term, index, number, nil
 }
 
 // validate checks all that must hold between the fields.
@@ -181,40 +155,53 @@ func (m *manifest) validate() error {
 		if err := l.validate(m.Next); err != nil {
 			return fmt.Errorf("file %q: %w", l.File, err)
 		}
-		if l.delta() != (i > 0) {
-			return fmt.Errorf("file %q cannot be number %d of a chain", l.File, i+1)
-		}
 		if taken[l.File] || taken[l.ID] {
 			return fmt.Errorf("file %q: it or its id %q is named twice", l.File, l.ID)
 		}
 		taken[l.File], taken[l.ID] = true, true
+		if l.delta() != (i > 0) {
+			return fmt.Errorf("file %q cannot be number %d of a chain", l.File, i+1)
+		}
 		if i == 0 {
 			continue
 		}
-		parent := &m.Chain[i-1]
-		if l.PageSize != parent.PageSize {
-			return fmt.Errorf("file %q: page size %d upon %d", l.File, l.PageSize, parent.PageSize)
-		}
-		if l.Snapshot != chainDigest(parent.Snapshot, true, l.Stream) {
-			return fmt.Errorf("file %q does not belong upon %q", l.File, parent.File)
+		if err := l.fits(&m.Chain[i-1]); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
+// fits checks that the delta l belongs upon parent. What was captured proves it by its chain
+// digest; what was merged says it.
+func (l *link) fits(parent *link) error {
+	switch {
+	case l.PageSize != parent.PageSize:
+		return fmt.Errorf("file %q: page size %d upon %d", l.File, l.PageSize, parent.PageSize)
+	case l.Merges == 0 && l.Snapshot == chainDigest(parent.Snapshot, true, l.Stream):
+		return nil
+	case l.Merges > 0 && l.Parent == parent.Snapshot:
+		return nil
+	}
+	return fmt.Errorf("file %q does not belong upon %q", l.File, parent.File)
+}
+
 func (l *link) validate(next uint64) error {
 	number, ok := fileNumber(l.File)
-	var term, index, born uint64
-	_, err := fmt.Sscanf(l.ID, "%d-%d-%d", &term, &index, &born)
+	term, index, born, err := parseID(l.ID)
 	switch {
 	case !ok || number >= next:
 		return fmt.Errorf("no such name below number %d", next)
-	case err != nil || l.ID != snapshotID(l.Term, l.Index, born) || born >= next:
+	case err != nil:
+		return err
+	case term != l.Term || index != l.Index || born >= next:
 		return fmt.Errorf("id %q is not one of term %d, index %d", l.ID, l.Term, l.Index)
-	case l.Size != l.header().streamSize():
-		return fmt.Errorf("size %d is not that of %d records", l.Size, l.Records)
+	case l.Snapshot == digest{}:
+		return errors.New("no chain digest")
+	case l.Merges < 0 || (l.Merges > 0) != (l.Parent != digest{}) || l.Merges > 0 && !l.delta():
+		return fmt.Errorf("merged %d times upon %q", l.Merges, l.Parent)
 	}
-	for _, v := range l.Configuration {
+	for _, v := range l.Configuration.Servers {
 		if suffrage(v.Suffrage) < 0 || !utf8.ValidString(v.ID) || !utf8.ValidString(v.Address) {
 			return fmt.Errorf("server %q at %q with suffrage %q cannot be written", v.ID, v.Address, v.Suffrage)
 		}
@@ -228,15 +215,4 @@ func (m *manifest) head() *link {
 		return nil
 	}
 	return &m.Chain[len(m.Chain)-1]
-}
-
-func (d digest) String() string               { return hex.EncodeToString(d[:]) }
-func (d digest) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
-
-func (d *digest) UnmarshalText(text []byte) error {
-	if len(text) != hex.EncodedLen(len(d)) {
-		return fmt.Errorf("digest of %d characters", len(text))
-	}
-	_, err := hex.Decode(d[:], text)
-	return err
 }

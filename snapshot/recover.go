@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"rqlited/internal/vfs"
 )
@@ -17,6 +18,8 @@ import (
 type found struct {
 	man  *manifest
 	next uint64 // higher than every number in use or seen
+
+	garbage []string // files that could not be deleted
 }
 
 // recoverDir brings the directory into the state that its MANIFEST describes. It reads, decides,
@@ -52,8 +55,8 @@ func recoverDir(fsys vfs.FS, dir string, log *slog.Logger) (*found, error) {
 	if err := vfs.SyncDir(fsys, dir); err != nil {
 		return nil, err
 	}
-	deleteGarbage(fsys, dir, names, m, log)
-	return &found{man: m, next: nextNumber(names, m.Next)}, nil
+	left := deleteGarbage(fsys, dir, names, m, log)
+	return &found{man: m, next: nextNumber(names, m.Next), garbage: left}, nil
 }
 
 // firstManifest makes an empty store. Since MANIFEST is durable before the first numbered file is
@@ -97,10 +100,13 @@ func readManifest(fsys vfs.FS, dir string) (*manifest, error) {
 		return nil, err
 	}
 	data, err := readAll(f)
-	if err = errors.Join(err, f.Close()); err != nil {
+	if err = errors.Join(err, f.Close()); err != nil && !errors.Is(err, syscall.EIO) {
 		return nil, fmt.Errorf("read manifest: %w", err)
 	}
-	m, err := decodeManifest(data)
+	var m *manifest
+	if err == nil {
+		m, err = decodeManifest(data)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: %s: %w: put an intact copy back, %s", ErrDamaged, name, err, orStartOver)
 	}
@@ -121,19 +127,17 @@ func readAll(f vfs.File) ([]byte, error) {
 // checkFile makes sure that a file of the chain is there, as long as it should be, and begins and
 // ends as it should. Its pages are verified whenever they are read.
 func checkFile(fsys vfs.FS, dir string, l *link) error {
-	name := filepath.Join(dir, l.File)
-	f, err := fsys.Open(name)
-	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%w: %s is missing: put it back, %s", ErrDamaged, name, orStartOver)
+	f, err := fsys.Open(filepath.Join(dir, l.File))
+	if err == nil {
+		err = errors.Join(checkEnds(f, l), f.Close())
 	}
-	if err != nil {
-		return err
+	if err == nil {
+		return nil
 	}
-	err = checkEnds(f, l)
-	if errors.Is(err, ErrDamaged) {
-		err = fmt.Errorf("%s: %w: put an intact copy back, %s", name, err, orStartOver)
+	if err = damaged(l.File, err); errors.Is(err, ErrDamaged) {
+		err = fmt.Errorf("%w: put an intact copy back, %s", err, orStartOver)
 	}
-	return errors.Join(err, f.Close())
+	return err
 }
 
 func checkEnds(f vfs.File, l *link) error {
@@ -141,8 +145,8 @@ func checkEnds(f vfs.File, l *link) error {
 	if err != nil {
 		return err
 	}
-	if size != l.Size {
-		return fmt.Errorf("%w: it has %d bytes, the manifest says %d", ErrDamaged, size, l.Size)
+	if size != l.size() {
+		return fmt.Errorf("%w: it has %d bytes, the manifest says %d", ErrMalformed, size, l.size())
 	}
 	ends := make([]byte, headerSize+trailerSize)
 	if _, err := f.ReadAt(ends[:headerSize], 0); err != nil {
@@ -152,25 +156,31 @@ func checkEnds(f vfs.File, l *link) error {
 		return err
 	}
 	if !bytes.Equal(ends, appendTrailer(appendHeader(nil, l.header()), l.Stream)) {
-		return fmt.Errorf("%w: its header or trailer is not the one in the manifest", ErrDamaged)
+		return fmt.Errorf("%w: its header or trailer is not the one in the manifest", ErrMalformed)
 	}
 	return nil
 }
 
 // deleteGarbage deletes the store's own files that m does not name. Files of other names are none
-// of its business. What cannot be deleted now will be tried again by the next start.
-func deleteGarbage(fsys vfs.FS, dir string, names []string, m *manifest, log *slog.Logger) {
+// of its business. It returns what it could not delete.
+func deleteGarbage(fsys vfs.FS, dir string, names []string, m *manifest, log *slog.Logger) (left []string) {
 	named := map[string]bool{}
 	for i := range m.Chain {
 		named[m.Chain[i].File] = true
 	}
 	for _, name := range names {
-		if _, numbered := fileNumber(name); named[name] || !numbered && name != manifestTmp {
+		_, numbered := fileNumber(name)
+		if named[name] || !numbered && name != manifestTmp {
 			continue
 		}
 		err := fsys.Remove(filepath.Join(dir, name))
-		if err != nil && !errors.Is(err, fs.ErrNotExist) { // firstManifest has renamed the .tmp
-			log.Warn("unused snapshot file not deleted", "file", name, "err", err)
+		if err == nil || errors.Is(err, fs.ErrNotExist) { // firstManifest has renamed the .tmp
+			continue
+		}
+		log.Warn("unused snapshot file not deleted", "file", name, "err", err)
+		if numbered { // the other is written over, or renamed, by whoever publishes
+			left = append(left, name)
 		}
 	}
+	return left
 }

@@ -117,14 +117,11 @@ func verifyFile(fsys vfs.FS, dir string, l *link) error {
 	if err := checkFile(fsys, dir, l); err != nil {
 		return err
 	}
-	s, err := openSource(fsys, dir, l)
+	s, err := openSource(fsys, dir, l, readBuffer)
 	if err != nil {
 		return err
 	}
-	for err == nil && !s.end {
-		err = s.advance()
-	}
-	return errors.Join(err, s.file.Close())
+	return errors.Join(s.finish(), s.file.Close())
 }
 
 // setAside keeps a file that MANIFEST does not name any more from being deleted by the next Open.

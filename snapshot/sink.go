@@ -92,6 +92,7 @@ func (k *Sink) Close() error {
 	if k.err == nil {
 		k.err = k.publish()
 	}
+	k.store.count.written.Add(k.stage.out.written)
 	if k.err != nil {
 		k.store.abandon(&k.stage, k.err)
 		return k.err
@@ -107,6 +108,7 @@ func (k *Sink) Close() error {
 func (k *Sink) Cancel() error {
 	if !k.closed {
 		k.closed = true
+		k.store.count.written.Add(k.stage.out.written)
 		k.stage.discard()
 	}
 	return nil
@@ -132,8 +134,7 @@ func (k *Sink) publish() error {
 // extend returns cur with the new snapshot as its head.
 func (k *Sink) extend(cur *manifest) (*manifest, error) {
 	l := k.stage.link()
-	l.ID, l.Index, l.Term = k.meta.ID, k.meta.Index, k.meta.Term
-	l.Configuration, l.ConfigurationIndex = k.meta.Configuration, k.meta.ConfigurationIndex
+	l.ID, l.Index, l.Term, l.Configuration = k.meta.ID, k.meta.Index, k.meta.Term, k.meta.Configuration
 	if !k.stage.check.header.Delta {
 		l.Snapshot = chainDigest(digest{}, false, l.Stream)
 		return &manifest{Chain: []link{l}}, nil

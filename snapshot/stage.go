@@ -17,17 +17,46 @@ type stage struct {
 	number uint64
 
 	// admit is asked whether the stream is wanted, once its header is known and before the file
-	// is created.
+	// is created. Nil wants all.
 	admit func(Header) error
 
 	check parser
 	unit  []byte // the beginning of the next unit
-	name  string // of the file, once it has been created
-	file  vfs.File
-	w     *bufio.Writer
+	file  string // its name, once it has been created
+	out   output
+	w     *bufio.Writer // to out
 
 	above uint32 // a page number
 	grown uint32 // records with higher numbers than above
+}
+
+// output is the place in a file where writing goes on.
+type output struct {
+	file    vfs.File // nil: not open
+	cloned  bool     // the file has content that is kept or replaced
+	off     int64
+	written int64 // bytes
+}
+
+func (o *output) Write(p []byte) (n int, err error) {
+	if o.cloned {
+		n, err = o.file.WriteAt(p, o.off)
+	} else {
+		n, err = o.file.Write(p)
+	}
+	o.off += int64(n)
+	o.written += int64(n)
+	return n, err
+}
+
+// clone gives the empty file the content of src, if the disk can, without its being written.
+func (o *output) clone(src vfs.File) error {
+	err := vfs.Clone(o.file, src)
+	if errors.Is(err, errors.ErrUnsupported) {
+		return nil
+	}
+	o.cloned = true
+	return err
 }
 
 // Write checks p and appends it to the file.
@@ -57,9 +86,11 @@ func (g *stage) put(unit []byte) error {
 	if err := g.check.accept(unit); err != nil {
 		return err
 	}
-	if g.file == nil { // the unit was the header
-		if err := g.admit(g.check.header); err != nil {
-			return err
+	if g.w == nil { // the unit was the header
+		if g.admit != nil {
+			if err := g.admit(g.check.header); err != nil {
+				return err
+			}
 		}
 		if err := g.create(); err != nil {
 			return err
@@ -72,6 +103,15 @@ func (g *stage) put(unit []byte) error {
 	return err
 }
 
+// keep checks one unit that is in the file already, because that was cloned.
+func (g *stage) keep(unit []byte) error {
+	if err := errors.Join(g.check.accept(unit), g.w.Flush()); err != nil {
+		return err
+	}
+	g.out.off += int64(len(unit))
+	return nil
+}
+
 // create makes the file. It takes the store's turn so that Close can rely on no file appearing
 // after it has returned.
 func (g *stage) create() error {
@@ -81,12 +121,13 @@ func (g *stage) create() error {
 	if err := s.usable(); err != nil {
 		return err
 	}
-	name := filepath.Join(s.dir, fileName(g.number, g.check.header.Delta))
-	f, err := s.fs.Create(name)
+	name := fileName(g.number, g.check.header.Delta)
+	f, err := s.fs.Create(filepath.Join(s.dir, name))
 	if err != nil {
 		return err
 	}
-	g.name, g.file, g.w = name, f, bufio.NewWriterSize(f, g.check.header.bufferSize(ioBuffer))
+	g.file, g.out.file = name, f
+	g.w = bufio.NewWriterSize(&g.out, g.check.header.bufferSize(ioBuffer))
 	return nil
 }
 
@@ -98,11 +139,11 @@ func (g *stage) finish() error {
 	if err := g.w.Flush(); err != nil {
 		return err
 	}
-	if err := vfs.Sync(g.file); err != nil { // the bytes: a manifest must not name unwritten data
+	if err := vfs.Sync(g.out.file); err != nil { // the bytes: a manifest must not name unwritten data
 		return err
 	}
-	err := g.file.Close()
-	g.file = nil
+	err := g.out.file.Close()
+	g.out.file = nil
 	if err != nil {
 		return err
 	}
@@ -110,17 +151,19 @@ func (g *stage) finish() error {
 }
 
 // discard deletes the file, if there is one. A crash would leave it to be deleted by the next
-// Open, and so may an error.
+// Open; an error leaves it to the store's goroutine.
 func (g *stage) discard() {
-	if g.name == "" {
+	if g.file == "" {
 		return
 	}
 	var err error
-	if g.file != nil {
-		err = g.file.Close()
+	if g.out.file != nil {
+		err = g.out.file.Close()
 	}
-	if err = errors.Join(err, g.store.fs.Remove(g.name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		g.store.log.Warn("unfinished snapshot file not deleted", "file", g.name, "err", err)
+	err = errors.Join(err, g.store.fs.Remove(filepath.Join(g.store.dir, g.file)))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		g.store.remains([]string{g.file}, err)
+		g.store.wake()
 	}
 }
 
@@ -129,7 +172,6 @@ func (g *stage) link() link {
 	h := g.check.header
 	return link{
 		File:     fileName(g.number, h.Delta),
-		Size:     h.streamSize(),
 		PageSize: h.PageSize,
 		Pages:    h.Pages,
 		Records:  h.Records,

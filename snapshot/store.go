@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -27,9 +28,10 @@ type Store struct {
 	compacting chan struct{} // holds a token while somebody compacts
 
 	mu      sync.Mutex
-	catalog *catalog // guarded by mu; catalog.man changes only for the owner of turn
-	next    uint64   // number of the next file; guarded by mu
-	failed  error    // why nothing is published any more; guarded by mu
+	catalog *catalog        // guarded by mu; catalog.man changes only for the owner of turn
+	next    uint64          // number of the next file; guarded by mu
+	failed  error           // why nothing is published any more; guarded by mu
+	suspect map[string]bool // files found damaged; guarded by mu
 
 	closing chan struct{} // closed by Close, with turn held
 	woken   chan struct{} // a token: there may be something to compact or to delete
@@ -58,8 +60,9 @@ func Open(dir string, cfg Config) (*Store, error) {
 		cfg:        cfg,
 		log:        cfg.Logger,
 		compacting: make(chan struct{}, 1),
-		catalog:    newCatalog(found.man),
+		catalog:    newCatalog(found.man, found.garbage),
 		next:       found.next,
+		suspect:    map[string]bool{},
 		closing:    make(chan struct{}),
 		woken:      make(chan struct{}, 1),
 		done:       make(chan struct{}),
@@ -108,11 +111,10 @@ func (s *Store) Create(version raft.SnapshotVersion, index, term uint64, configu
 	k := &Sink{
 		store: s,
 		meta: link{
-			ID:                 snapshotID(term, index, number),
-			Index:              index,
-			Term:               term,
-			Configuration:      serversOf(configuration),
-			ConfigurationIndex: configurationIndex,
+			ID:            snapshotID(term, index, number),
+			Index:         index,
+			Term:          term,
+			Configuration: configurationOf(configuration, configurationIndex),
 		},
 	}
 	k.stage = stage{store: s, number: number, admit: k.admit}
@@ -147,7 +149,7 @@ func (s *Store) Open(id string) (*raft.SnapshotMeta, io.ReadCloser, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("open snapshot %q: %w", id, err)
 	}
-	r, err := newReader(s.fs, s.dir, chain, release)
+	r, err := s.newReader(chain, release)
 	if err != nil {
 		return nil, nil, fmt.Errorf("open snapshot %q: %w", id, err)
 	}
@@ -162,15 +164,35 @@ func (s *Store) pin(id string) (chain []link, release func(), err error) {
 	if !ok {
 		return nil, nil, ErrNotFound
 	}
-	s.catalog.keep(chain)
 	s.count.readers.Add(1)
+	unpin := s.keep(chain)
 	return chain, func() {
-		s.mu.Lock()
-		s.catalog.drop(chain)
-		s.mu.Unlock()
 		s.count.readers.Add(-1)
-		s.wake()
+		unpin()
 	}, nil
+}
+
+// pinHead is pin for the head, if there is one.
+func (s *Store) pinHead() (chain []link, release func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	chain = s.catalog.man.Chain
+	return chain, s.keep(chain)
+}
+
+// keep keeps files until release is called, once. It is called with mu held.
+func (s *Store) keep(chain []link) (release func()) {
+	s.catalog.keep(chain)
+	return func() {
+		s.mu.Lock()
+		before := len(s.catalog.dead)
+		s.catalog.drop(chain)
+		died := len(s.catalog.dead) > before
+		s.mu.Unlock()
+		if died {
+			s.wake()
+		}
+	}
 }
 
 // Head describes the newest snapshot.
@@ -207,7 +229,7 @@ func (l *link) head() Head {
 		Term:     l.Term,
 		Pages:    l.Pages,
 		PageSize: l.PageSize,
-		Size:     l.header().image().streamSize(),
+		Size:     l.imageSize(),
 		Digest:   l.Snapshot.String(),
 	}
 }
@@ -215,29 +237,29 @@ func (l *link) head() Head {
 // Verify reads all files of the chain and returns ErrDamaged if one is not as it was written. It
 // returns nil if there is no snapshot. If ctx ends first, Verify returns its cause.
 func (s *Store) Verify(ctx context.Context) error {
-	head, ok := s.Head()
-	if !ok {
-		return nil
+	chain, release := s.pinHead()
+	defer release()
+	for i := range chain {
+		if err := s.verify(ctx, &chain[i]); err != nil {
+			s.report(err)
+			return err
+		}
 	}
-	_, rc, err := s.Open(head.ID)
+	return nil
+}
+
+// verify reads one file.
+func (s *Store) verify(ctx context.Context, l *link) error {
+	f, err := openSource(s.fs, s.dir, l, readBuffer)
 	if err != nil {
 		return err
 	}
-	_, err = io.Copy(io.Discard, &interruptible{ctx: ctx, r: rc})
-	return errors.Join(err, rc.Close())
-}
-
-// interruptible is a reader that ends with its context.
-type interruptible struct {
-	ctx context.Context // lives for one call of Verify or Compact
-	r   io.Reader
-}
-
-func (i *interruptible) Read(p []byte) (int, error) {
-	if i.ctx.Err() != nil {
-		return 0, context.Cause(i.ctx)
+	for err == nil && !f.end {
+		if err = context.Cause(ctx); err == nil {
+			err = f.advance()
+		}
 	}
-	return i.r.Read(p)
+	return errors.Join(err, f.file.Close())
 }
 
 // replace replaces MANIFEST by what change makes of the current one. When it has returned nil the
@@ -271,6 +293,27 @@ func (s *Store) replace(change func(cur *manifest) (*manifest, error)) error {
 	s.count.written.Add(int64(len(data)))
 	s.wake()
 	return nil
+}
+
+// report passes damage on, once for each file that MANIFEST still names.
+func (s *Store) report(err error) {
+	d, ok := errors.AsType[*damage](err)
+	if !ok {
+		return
+	}
+	s.mu.Lock()
+	known := s.suspect[d.file]
+	s.suspect[d.file] = true
+	named := slices.ContainsFunc(s.catalog.man.Chain, func(l link) bool { return l.File == d.file })
+	s.mu.Unlock()
+	if known || !named {
+		return
+	}
+	s.count.damaged.Add(1)
+	s.log.Error("snapshot file damaged", "file", d.file, "err", err)
+	if s.cfg.Damaged != nil {
+		s.cfg.Damaged(err)
+	}
 }
 
 // fail ends all publishing if err leaves it open what is on the disk.

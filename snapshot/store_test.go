@@ -295,55 +295,6 @@ func TestGrace(t *testing.T) {
 	})
 }
 
-// TestCompactionDue checks when the store compacts by itself, and that it tries again after an
-// error.
-func TestCompactionDue(t *testing.T) {
-	errDisk := errors.New("disk full")
-	tests := []struct {
-		name   string
-		cfg    Config
-		deltas int
-		want   int // files of the chain
-	}{
-		{"too few", Config{CompactDeltas: 3}, 2, 3},
-		{"many", Config{CompactDeltas: 3}, 3, 1},
-		{"heavy", Config{CompactBytes: 1}, 2, 1},
-		{"light", Config{CompactBytes: 1 << 20}, 3, 4},
-		{"off", Config{CompactDeltas: -1, CompactBytes: 1}, 5, 6},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				fsys := newDisk()
-				tt.cfg.FS = fsys
-				s, err := Open("snapshots", tt.cfg)
-				must(t, err)
-				defer s.Close()
-				c := fill(3, 0)
-				head := image(c)(t, s)
-				for i := range tt.deltas {
-					next := c.change(3, uint64(i+1))
-					if i == tt.deltas-1 && tt.want == 1 {
-						fsys.FailAt(14, errDisk, false) // in the compaction, behind the delta
-					}
-					head = mustPublish(t, s, snap{index: 1, term: 1, content: next, parent: &c, head: head})
-					c = next
-					synctest.Wait()
-				}
-				if tt.want == 1 && fsys.Failed() != 1 {
-					t.Error("compaction was to fail once, and did not")
-				}
-				time.Sleep(compactRetry)
-				synctest.Wait()
-				if got := len(s.Stats().Snapshots); got != tt.want {
-					t.Errorf("chain has %d files; want %d", got, tt.want)
-				}
-				wantContent(t, s, head, c)
-			})
-		})
-	}
-}
-
 func TestChainFull(t *testing.T) {
 	s := openStore(t, newDisk())
 	c := fill(2, 1)

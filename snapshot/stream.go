@@ -14,7 +14,7 @@ import (
 // ioBuffer is the size in bytes of the pieces in which files are written.
 const ioBuffer = 256 << 10
 
-// readBuffer is the size in bytes of the pieces in which each stream is read.
+// readBuffer is the size in bytes of the pieces in which a stream is read.
 const readBuffer = 64 << 10
 
 // bufferSize returns the size of a buffer for a stream, which is no larger than limit.
@@ -78,17 +78,17 @@ func WriteStream(w io.Writer, p Pages) error {
 // decoder pulls the units of a stream out of a reader.
 type decoder struct {
 	parser
-	r    io.Reader
-	unit []byte // holds one unit
+	r    *bufio.Reader
+	used int // bytes of the buffer that hold the unit returned last
 }
 
-// newDecoder reads the header of the stream in r.
-func newDecoder(r io.Reader) (*decoder, error) {
-	d := &decoder{r: r, unit: make([]byte, headerSize)}
+// newDecoder reads the header of the stream in r. It holds no more in memory than buffer bytes,
+// which have to be as many as the largest unit.
+func newDecoder(r io.Reader, buffer int) (*decoder, error) {
+	d := &decoder{r: bufio.NewReaderSize(r, buffer)}
 	if _, err := d.next(); err != nil {
 		return nil, err
 	}
-	d.unit = make([]byte, max(recordHeaderSize+d.header.PageSize, trailerSize)) // bounded by validate
 	return d, nil
 }
 
@@ -98,20 +98,28 @@ func (d *decoder) next() ([]byte, error) {
 	if n == 0 {
 		return nil, io.EOF
 	}
-	unit := d.unit[:n]
-	if _, err := io.ReadFull(d.r, unit); err != nil {
-		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-			err = fmt.Errorf("%w: it ends after %d of %d records", ErrMalformed, d.records, d.header.Records)
-		}
+	d.skip()
+	unit, err := d.r.Peek(n)
+	if errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("%w: it ends after %d of %d records", ErrMalformed, d.records, d.header.Records)
+	}
+	if err != nil {
 		return nil, err
 	}
+	d.used = n
 	return unit, d.accept(unit)
+}
+
+// skip gives up the unit returned last.
+func (d *decoder) skip() {
+	_, _ = d.r.Discard(d.used) // it is in the buffer
+	d.used = 0
 }
 
 // end fails unless the reader ends where the stream does.
 func (d *decoder) end() error {
-	var extra [1]byte
-	switch _, err := io.ReadFull(d.r, extra[:]); {
+	d.skip()
+	switch _, err := d.r.ReadByte(); {
 	case err == nil:
 		return fmt.Errorf("%w: bytes follow the trailer", ErrMalformed)
 	case errors.Is(err, io.EOF):
@@ -132,7 +140,7 @@ func Restore(ctx context.Context, r io.Reader, image vfs.File) (Header, error) {
 	} else if size != 0 {
 		return Header{}, fmt.Errorf("snapshot: file to restore into has %d bytes already", size)
 	}
-	d, err := newDecoder(bufio.NewReaderSize(r, readBuffer))
+	d, err := newDecoder(r, max(readBuffer, maxUnit))
 	if err != nil {
 		return Header{}, err
 	}
