@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strconv"
 	"syscall"
 	"time"
 )
@@ -129,6 +131,11 @@ func (c *cluster) restarts(t *table) error {
 			times = append(times, ready)
 		}
 		t.spread("ready after "+how.name+"¹: ms", times)
+		io, err := trafficOf(strconv.Itoa(c.leader.cmd.Process.Pid))
+		if err != nil {
+			return err
+		}
+		t.set("  read / written until ready after "+how.name+": MiB", "%.1f / %.1f", mib(io.read), mib(io.written))
 		if err := c.above("  memory after "+how.name+", above idle: MiB", c.leader, t); err != nil {
 			return err
 		}
@@ -149,7 +156,7 @@ func (c *cluster) pauses(t *table) (err error) {
 	begin := time.Now()
 	time.Sleep(idleTime)
 	idle := w.between(begin, time.Now())
-	var during, whole []time.Duration
+	var during, longest, whole []time.Duration
 	for range rounds {
 		if err := c.change(); err != nil {
 			return err
@@ -160,13 +167,15 @@ func (c *cluster) pauses(t *table) (err error) {
 		}
 		end := time.Now()
 		whole = append(whole, end.Sub(begin))
-		during = append(during, w.between(begin, end)...)
-	}
-	if len(idle) == 0 || len(during) == 0 {
-		return errors.New("no writes to measure")
+		writes := w.between(begin, end)
+		if len(writes) == 0 || len(idle) == 0 {
+			return errors.New("no writes to measure")
+		}
+		during, longest = append(during, writes...), append(longest, slices.Max(writes))
 	}
 	t.set("small write, no snapshot: ms, median / p99 / longest", "%s / %s / %s", millis(median(idle)), millis(quantile(idle, 0.99)), millis(quantile(idle, 1)))
 	t.set("small write during snapshots: ms, the same", "%s / %s / %s", millis(median(during)), millis(quantile(during, 0.99)), millis(quantile(during, 1)))
+	t.spread("  longest small write of a snapshot: ms, median / worst", longest)
 	t.spread("snapshot of a busy node: ms, median / worst", whole)
 	return c.above("  memory of snapshots, above idle: MiB", c.leader, t)
 }

@@ -34,7 +34,7 @@ type engine struct {
 type cost struct {
 	capture time.Duration // during which nothing can be applied
 	whole   time.Duration
-	bytes   int64 // written
+	traffic
 }
 
 // benchEngine measures a database of size MiB without Raft.
@@ -107,7 +107,7 @@ func (c capture) Header() snapshot.Header {
 
 // snapshot takes a snapshot as a node does.
 func (e *engine) snapshot() (cost, error) {
-	before, err := written()
+	before, err := trafficOf("self")
 	if err != nil {
 		return cost{}, err
 	}
@@ -128,8 +128,8 @@ func (e *engine) snapshot() (cost, error) {
 		return cost{}, err
 	}
 	took := time.Since(start)
-	after, err := written()
-	return cost{captured, took, after - before}, err
+	after, err := trafficOf("self")
+	return cost{captured, took, traffic{after.read - before.read, after.written - before.written}}, err
 }
 
 // change changes changeMiB of the database.
@@ -145,7 +145,7 @@ func (e *engine) snapshots(_ context.Context, t *table) error {
 	}
 	t.set("first snapshot, all pages: s", "%.2f", first.whole.Seconds())
 	var whole, captured []time.Duration
-	var bytes []int64
+	var sum traffic
 	for range rounds {
 		if err := e.change(); err != nil {
 			return err
@@ -154,15 +154,12 @@ func (e *engine) snapshots(_ context.Context, t *table) error {
 		if err != nil {
 			return err
 		}
-		whole, captured, bytes = append(whole, c.whole), append(captured, c.capture), append(bytes, c.bytes)
+		whole, captured = append(whole, c.whole), append(captured, c.capture)
+		sum.read, sum.written = sum.read+c.read, sum.written+c.written
 	}
 	t.spread("snapshot of 4 MiB of change: ms, median / worst", whole)
 	t.spread("  time in which nothing is applied: ms", captured)
-	var sum int64
-	for _, n := range bytes {
-		sum += n
-	}
-	t.set("  all bytes written for it: MiB", "%.1f", mib(sum)/rounds)
+	t.set("  read / written for it: MiB", "%.1f / %.1f", mib(sum.read)/rounds, mib(sum.written)/rounds)
 	return nil
 }
 

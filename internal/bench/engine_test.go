@@ -48,7 +48,7 @@ func TestEngine(t *testing.T) {
 		if grown := mib(after.Size - before.Size); grown < want || grown > 1.1*want {
 			t.Errorf("snapshot %d has %.2f MiB; want a little over %.0f", round, grown, want)
 		}
-		if c.capture <= 0 || c.whole < c.capture || c.bytes < after.Size-before.Size {
+		if c.capture <= 0 || c.whole < c.capture || c.written < after.Size-before.Size {
 			t.Errorf("cost of snapshot %d = %+v, its size is %d", round, c, after.Size-before.Size)
 		}
 	}

@@ -27,8 +27,19 @@ func procField(file, name string) (int64, error) {
 	return 0, fmt.Errorf("no %s in %s", name, file)
 }
 
-// written returns how many bytes this process has handed to the kernel for writing.
-func written() (int64, error) { return procField("/proc/self/io", "wchar") }
+// traffic is how many bytes a process has read and written by system calls, from files or elsewhere.
+// What it has mapped into memory is not counted.
+type traffic struct{ read, written int64 }
+
+// trafficOf returns the traffic of a process, which may be "self", since its start.
+func trafficOf(pid string) (traffic, error) {
+	read, err := procField("/proc/"+pid+"/io", "rchar")
+	if err != nil {
+		return traffic{}, err
+	}
+	written, err := procField("/proc/"+pid+"/io", "wchar")
+	return traffic{read, written}, err
+}
 
 // peakMemory returns the most memory in bytes that the process has had at once since resetPeak, or
 // since its start.
