@@ -15,6 +15,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -557,8 +558,79 @@ func TestFault1905(t *testing.T) {
 }
 
 // TestFault2371: that the file had not changed since was taken for proof that it equals the newest
-// snapshot (also #2374 to #2378). Here the marker names the snapshot.
-func TestFault2371(t *testing.T) { TestMarkerRules(t) }
+// snapshot (also #2374 to #2378). Here the marker names the snapshot, and a page that has gone bad
+// behind it is never shown to anybody.
+func TestFault2371(t *testing.T) {
+	t.Run("marker", TestMarkerRules)
+	t.Run("bit flip", func(t *testing.T) {
+		path, image := prepareMarked(t)
+		info, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		image[bytes.Index(image, []byte("in the snapshot"))] ^= 1
+		if err := errors.Join(os.WriteFile(path, image, 0o600), os.Chtimes(path, time.Time{}, info.ModTime())); err != nil {
+			t.Fatal(err)
+		}
+		d := open(t, path, Config{Head: "1-1"})
+		if d.Head() != "1-1" {
+			t.Fatal("the file was not kept: not what this test is for")
+		}
+		req := &command.Request{Kind: command.Query, Statements: statements("SELECT n FROM t")}
+		if resp, err := d.Query(context.Background(), req); !errors.Is(err, ErrDamaged) {
+			t.Errorf("Query = %+v, %v; want %v", resp, err, ErrDamaged)
+		}
+		if again := open(t, killed(t, path), Config{Head: "1-1"}); again.Head() != "" {
+			t.Error("the next start has kept the file")
+		}
+	})
+}
+
+// TestFault2103: an exchange of files that failed in the middle left no database, and the node went
+// on with an index (also #2736, #2740, #2772, #2761, #2759); errors within a snapshot were dropped (#2473). Here every
+// operation fails in turn, and is reported: the old database serves on, or none does. TestErrors
+// looks at what the disk is left with.
+func TestFault2103(t *testing.T) {
+	other := otherImage(t)
+	tried := 0
+	for name, act := range map[string]func(l *life) error{
+		"replace": func(l *life) error { return l.d.Replace(l.image, "7-7") },
+		"load": func(l *life) error {
+			_, err := l.d.Apply(&command.Entry{Kind: command.Load, Data: other})
+			return err
+		},
+		"publish": func(l *life) error { return l.capture("1-2") },
+	} {
+		for op := 0; ; op++ {
+			l := newLife(t, other)
+			l.m.failIn, l.m.failErr = op, syscall.EIO
+			err := act(l)
+			failed := l.m.failed
+			l.m.failIn = -1
+			if failed == 0 {
+				if err != nil {
+					t.Fatalf("%s = %v although nothing has failed", name, err)
+				}
+				break
+			}
+			tried++
+			if err == nil { // which only the closing of a file that was read may be
+				if name != "publish" || l.d.Head() != "1-2" || l.sure != "1-2" {
+					t.Errorf("%s, operation %d fails: it has not noticed", name, op)
+				}
+				continue
+			}
+			if l.run("INSERT INTO small VALUES(3)") == nil {
+				if got := value(t, l.d, "SELECT group_concat(v) FROM small"); got != "1,2,3" {
+					t.Errorf("%s, operation %d fails: %v; then rows are %v", name, op, err, got)
+				}
+			} else if replace, capture := l.d.Replace(l.image, "7-7"), l.capture("1-3"); replace == nil || capture == nil {
+				t.Errorf("%s, operation %d fails: %v; then Replace = %v, Capture = %v", name, op, err, replace, capture)
+			}
+		}
+	}
+	t.Logf("tried 0 crash points, %d error points", tried)
+}
 
 // TestFault2456: a WAL that lay beside a base was taken for its own. Here what lies beside the
 // database, or beside an image that comes into its place, has no say.
