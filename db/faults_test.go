@@ -255,6 +255,45 @@ func TestFault1457(t *testing.T) {
 	check("published", s.head, true)
 }
 
+// TestFault1463: a snapshot was taken between the chunks of a load. Here it has to wait, and a kill in
+// between costs no chunk: the log has them all.
+func TestFault1463(t *testing.T) {
+	file := sqliteFile(t, "CREATE TABLE l (x); INSERT INTO l VALUES(42)")
+	half := len(file) / 2
+	log := []*command.Entry{ // behind the snapshot
+		{Kind: command.Execute, Request: &command.Request{Statements: statements("INSERT INTO small VALUES(1)")}},
+		{Kind: command.LoadChunk, Chunk: &command.Chunk{Stream: "a", Sequence: 1, Data: file[:half]}},
+		{Kind: command.Execute, Request: &command.Request{Statements: statements("INSERT INTO small VALUES(2)")}},
+		{Kind: command.LoadChunk, Chunk: &command.Chunk{Stream: "a", Sequence: 2, Data: file[half:], Last: true}},
+	}
+	d := openNew(t)
+	bulkTable(t, d)
+	var s chain
+	snapshotNow(t, d, &s)
+	for i, e := range log[:3] {
+		apply(t, d, e)
+		if i > 0 {
+			if _, err := d.Capture(s.head); !errors.Is(err, ErrBusy) {
+				t.Errorf("Capture behind entry %d, amid a load = %v; want ErrBusy", i, err)
+			}
+		}
+		again := open(t, killed(t, d.path), Config{Head: s.head})
+		if again.Head() != s.head {
+			t.Fatalf("killed behind entry %d: the main file was not kept", i)
+		}
+		for _, e := range log {
+			apply(t, again, e)
+		}
+		if got := value(t, again, "SELECT x FROM l"); got != int64(42) {
+			t.Errorf("killed behind entry %d: %v was loaded; want 42", i, got)
+		}
+		loaded := s
+		if snapshotNow(t, again, &loaded) {
+			t.Error("the capture behind the load is a delta")
+		}
+	}
+}
+
 // TestFault1482: what was loaded or restored was not looked at, and the database was malformed from
 // then on (also #1494).
 func TestFault1482(t *testing.T) { TestLoad(t) }

@@ -385,3 +385,61 @@ func TestFault2702(t *testing.T) {
 		wantContent(t, s, third, three)
 	})
 }
+
+// openHookFS calls do before the first Open.
+type openHookFS struct {
+	vfs.FS
+	do func()
+}
+
+func (h *openHookFS) Open(name string) (vfs.File, error) {
+	if do := h.do; do != nil {
+		h.do = nil
+		do()
+	}
+	return h.FS.Open(name)
+}
+
+// TestFaultListDuringReap: while superseded files were deleted, listing and opening failed, and what had
+// been listed had another name afterwards; upstream that has no number. Here all that can be deleted goes between
+// the moment at which a snapshot is looked up and the moment at which its files are opened.
+func TestFaultListDuringReap(t *testing.T) {
+	one := fill(4, 1)
+	two := one.change(5, 2)
+	acts := map[string]func(*Store, string) error{
+		"compaction": func(s *Store, _ string) error { return s.Compact(context.Background()) },
+		"install": func(s *Store, _ string) error {
+			_, err := publish(s, snap{index: 1, term: 1, content: one, install: true})
+			return err
+		},
+		"image": func(s *Store, head string) error {
+			_, err := publish(s, snap{index: 9, term: 1, content: one, head: head})
+			return err
+		},
+	}
+	for name, act := range acts {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				disk := newDisk()
+				fsys := &openHookFS{FS: disk}
+				s := openStore(t, fsys)
+				head := grow(t, s, one, two)
+				list, err := s.List()
+				must(t, err)
+				fsys.do = func() {
+					must(t, act(s, head))
+					time.Sleep(s.cfg.Grace)
+					synctest.Wait()
+				}
+				got, err := read(s, list[0].ID)
+				if err != nil || !slices.Equal(got, two.file()) {
+					t.Errorf("what was listed: %v, or other content", err)
+				}
+				synctest.Wait()
+				if left := only(names(t, disk), ".base", ".delta"); len(left) != 1 {
+					t.Errorf("the directory holds %q after the last reader", left)
+				}
+			})
+		})
+	}
+}
