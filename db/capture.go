@@ -54,6 +54,26 @@ type Capture struct {
 	done     bool // released; guarded by DB.mu
 }
 
+// Announce says that Capture will soon be called. It withdraws the marker if there is something to
+// capture, which Capture would have to do while writes wait, and which takes as long as the disk does.
+// Any goroutine may call it; nobody has to. An error that is final is reported by Capture again.
+func (d *DB) Announce() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.failed(); err != nil {
+		return err
+	}
+	if d.closed || !d.track.marked || d.capture != nil {
+		return nil
+	}
+	// What is being written right now may be seen in part, which is less than there is.
+	scan, err := scanWAL(d.fs, d.path+"-wal", d.track.walEnd)
+	if err != nil || scan.pages.n == 0 {
+		return err
+	}
+	return d.withdraw()
+}
+
 // Capture brings the main file up to date and returns its content: the pages changed since the
 // snapshot head if they are known and few, else all. It is called by the goroutine of Apply.
 //
@@ -97,10 +117,9 @@ func (d *DB) startCapture(head string) (*Capture, error) {
 		return nil, ErrNothingNew
 	}
 	if d.track.marked {
-		if err := withdrawMarker(d.fs, d.path); err != nil {
-			return nil, d.fail(err)
+		if err := d.withdraw(); err != nil {
+			return nil, err
 		}
-		d.track.marked = false
 	}
 	d.track.pending.merge(scan.pages)
 	d.track.walEnd = scan.end
@@ -181,6 +200,10 @@ func pageSizeOf(r io.ReaderAt) (int, error) {
 	if _, err := r.ReadAt(h[:], 0); err != nil {
 		return 0, fmt.Errorf("read header: %w", err)
 	}
+	return parsePageSize(h[:])
+}
+
+func parsePageSize(h []byte) (int, error) {
 	n := int(h[16])<<8 | int(h[17])
 	if n == 1 {
 		n = walMaxPage

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"testing"
@@ -105,7 +104,18 @@ func checkpointed(t testing.TB, d *DB) []byte {
 			t.Fatal(err)
 		}
 	}
-	c, err := openConn(copied, openReadWrite, reader, shim{})
+	checkpointFile(t, copied)
+	data, err := os.ReadFile(copied)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+// checkpointFile lets SQLite move the WAL into a database that is nobody's.
+func checkpointFile(t testing.TB, name string) {
+	t.Helper()
+	c, err := openConn(name, openReadWrite, reader, shim{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -118,11 +128,6 @@ func checkpointed(t testing.TB, d *DB) []byte {
 	if err := c.close(); err != nil {
 		t.Fatal(err)
 	}
-	data, err := os.ReadFile(copied)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return data
 }
 
 // imageFile makes a SQLite file beside the database.
@@ -140,94 +145,6 @@ func imageFile(t testing.TB, d *DB, sql string) string {
 		t.Fatal(err)
 	}
 	return name
-}
-
-// TestCaptureEqualsCheckpoint runs random writes with busy readers, captures that are not
-// published and captures that are, and compares the merged deltas with SQLite's own checkpoint.
-func TestCaptureEqualsCheckpoint(t *testing.T) {
-	for _, pageSize := range []int{512, 4096, 65536} {
-		for _, autoVacuum := range []int{0, 2} {
-			t.Run(fmt.Sprintf("%d bytes, auto_vacuum %d", pageSize, autoVacuum), func(t *testing.T) {
-				seed := uint64(time.Now().UnixNano())
-				t.Log("seed", seed)
-				dice := rand.New(rand.NewPCG(seed, 0))
-				d := open(t, testPath(t), Config{ReadersGrace: time.Millisecond})
-				image := imageFile(t, d, fmt.Sprintf("PRAGMA page_size=%d; PRAGMA auto_vacuum=%d; CREATE TABLE t (id INTEGER PRIMARY KEY, a, b); CREATE INDEX i ON t(a)", pageSize, autoVacuum))
-				if err := d.Replace(image, ""); err != nil {
-					t.Fatal(err)
-				}
-				var s chain
-				var held *pooled
-				deltas := 0
-				for range 40 {
-					randomWrites(t, d, dice)
-					if held != nil && dice.IntN(2) == 0 {
-						if err := d.readers.put(held); err != nil {
-							t.Fatal(err)
-						}
-						held = nil
-					} else if held == nil && dice.IntN(3) == 0 {
-						held = holdReader(t, d)
-						randomWrites(t, d, dice)
-					}
-					want := checkpointed(t, d)
-					c, got, err := s.take(t, d)
-					if err != nil {
-						if !errors.Is(err, ErrBusy) && !errors.Is(err, ErrNothingNew) {
-							t.Fatal(err)
-						}
-						continue
-					}
-					if !bytes.Equal(got, want) {
-						t.Fatalf("capture (delta %t, %d of %d pages) differs from SQLite's checkpoint", c.Delta(), c.Records(), c.Pages())
-					}
-					if c.Delta() {
-						deltas++
-					}
-					if dice.IntN(4) == 0 {
-						c.Release() // not published
-						continue
-					}
-					s.publish(t, c, got)
-				}
-				if held != nil {
-					if err := d.readers.put(held); err != nil {
-						t.Fatal(err)
-					}
-				}
-				t.Log(deltas, "deltas")
-			})
-		}
-	}
-}
-
-func randomWrites(t testing.TB, d *DB, dice *rand.Rand) {
-	t.Helper()
-	choices := [][]string{
-		{"INSERT INTO t(a, b) VALUES(random(), randomblob(10))"},
-		{"INSERT INTO t(a, b) VALUES(random(), randomblob(20000))"},
-		{"UPDATE t SET a=random() WHERE id=(SELECT max(id) FROM t)"},
-		{"UPDATE t SET b=randomblob(100) WHERE id%7=3"},
-		{"DELETE FROM t WHERE id%5=2"},
-		{"DELETE FROM t WHERE length(b) > 10000"},
-		{"CREATE TABLE IF NOT EXISTS u AS SELECT * FROM t", "DROP TABLE IF EXISTS v"},
-		{"CREATE TABLE IF NOT EXISTS v (x)", "DROP TABLE IF EXISTS u"},
-		{"VACUUM"},
-		{"PRAGMA incremental_vacuum"},
-		{"BEGIN", "INSERT INTO t(a, b) SELECT random(), randomblob(3000) FROM t LIMIT 20", "DELETE FROM t WHERE length(b)=3000", "COMMIT"},
-		// A rolled-back transaction that did not fit into the cache leaves frames in the WAL.
-		{"PRAGMA cache_size=5", "BEGIN", "INSERT INTO t(a, b) SELECT random(), randomblob(3000) FROM t, t LIMIT 100", "ROLLBACK"},
-		{"PRAGMA cache_size=5", "BEGIN", "INSERT INTO t(a, b) SELECT random(), randomblob(3000) FROM t, t LIMIT 30", "DELETE FROM t WHERE id%2=0", "COMMIT"},
-	}
-	for range 1 + dice.IntN(4) {
-		sql := choices[dice.IntN(len(choices))]
-		resp := apply(t, d, &command.Entry{Kind: command.Execute, Seed: dice.Uint64(), Request: &command.Request{Statements: statements(sql...)}})
-		for i, r := range resp.Results {
-			if r.Error != "" {
-				t.Fatalf("%s: %s", sql[i], r.Error)
-			}
-		}
-	}
 }
 
 // holdReader returns a reader in a transaction.
@@ -486,4 +403,88 @@ func TestReplaceByEmptyImage(t *testing.T) {
 	if n := value(t, d, "SELECT count(*) FROM sqlite_schema"); n != int64(0) || d.Head() != "" {
 		t.Errorf("%v tables, head %q; want none", n, d.Head())
 	}
+}
+
+// TestAnnounce withdraws the marker ahead of a capture that has something to capture, and only then.
+func TestAnnounce(t *testing.T) {
+	path, image := keepable(t, 4096, setup)
+	d := open(t, path, Config{Head: "1-1"})
+	s := chain{images: map[string][]byte{"1-1": image}, head: "1-1"}
+	announce := func(want bool) {
+		t.Helper()
+		if err := d.Announce(); err != nil || marked(t, d) != want {
+			t.Fatalf("Announce = %v, marker %t, want %t", err, !want, want)
+		}
+	}
+	announce(true)
+	exec(t, d, "INSERT INTO t(n) VALUES(1)")
+	announce(false)
+	announce(false)
+	c, image, err := s.take(t, d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	announce(false)
+	s.publish(t, c, image)
+	announce(true)
+	held := holdReader(t, d) // the WAL is not started again, and holds what is captured
+	exec(t, d, "INSERT INTO t(n) VALUES(2)")
+	if err := d.readers.put(held); err != nil {
+		t.Fatal(err)
+	}
+	held = holdReader(t, d)
+	c, image, err = s.take(t, d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.publish(t, c, image)
+	announce(true)
+	if err := d.readers.put(held); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestAdopt follows a head that was published without pages, with and without a marker.
+func TestAdopt(t *testing.T) {
+	path, image := keepable(t, 4096, setup)
+	d := open(t, path, Config{Head: "1-1"})
+	adopt := func(from, to string) {
+		t.Helper()
+		if err := d.Adopt(from, to); err != nil {
+			t.Fatal(err)
+		}
+	}
+	start := func(head, want string) {
+		t.Helper()
+		if again := open(t, killed(t, path), Config{Head: head}); again.Head() != want {
+			t.Errorf("a start at %s has the head %q, want %q", head, again.Head(), want)
+		}
+	}
+	adopt("1-1", "1-2")
+	start("1-2", "1-2")
+	start("1-1", "")
+	exec(t, d, "INSERT INTO t(n) VALUES(1)")
+	adopt("1-2", "1-3") // what is in the WAL alone does not matter
+	start("1-3", "1-3")
+	adopt("1-1", "1-4") // of another descent
+	adopt("", "1-4")
+	start("1-4", "")
+	start("1-3", "1-3")
+
+	s := chain{images: map[string][]byte{"1-3": image, "1-5": image}, head: "1-3"}
+	c, _, err := s.take(t, d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Release() // not published: the main file is ahead of the head
+	adopt("1-3", "1-5")
+	start("1-5", "")
+	s.head = "1-5"
+	want := checkpointed(t, d)
+	c, got, err := s.take(t, d)
+	if err != nil || !bytes.Equal(got, want) {
+		t.Fatalf("the capture upon the adopted head is wrong: %v", err)
+	}
+	s.publish(t, c, got)
+	start(s.head, s.head)
 }

@@ -117,6 +117,7 @@ type fileAct struct {
 var acts = []fileAct{
 	{"capture", nil, func(l *life) error { l.sure = ""; return l.capture("") }},
 	{"publish", nil, func(l *life) error { l.sure = ""; return l.capture("1-2") }},
+	{"announce", nil, func(l *life) error { l.sure = ""; return l.d.Announce() }},
 	{"publish_after_failure", func(l *life) error { return errors.Join(l.capture(""), l.run("DELETE FROM bulk", "VACUUM")) },
 		func(l *life) error { l.sure = ""; return l.capture("1-2") }},
 	{"publish_first", func(l *life) error { return l.reopen("") }, func(l *life) error {

@@ -53,6 +53,8 @@ func TestLoad(t *testing.T) {
 		{"in WAL mode", append(append(bytes.Clone(good[:18]), 2, 2), good[20:]...), ""},
 		{"other page size", sqliteFile(t, "PRAGMA page_size=512; "+filled), ""},
 		{"UTF-16", sqliteFile(t, "PRAGMA encoding='UTF-16'; "+filled), ""},
+		{"a page too long", append(bytes.Clone(good), make([]byte, 4096)...), ""},
+		{"part of a page too long", append(bytes.Clone(good), 1, 2, 3), msgNotADBFile},
 		{"empty", nil, msgNotADBFile},
 		{"text", []byte("CREATE TABLE l(x); -- and more than a header has, so that it could be one, if it were one at all ....."), msgNotADBFile},
 		{"header alone", good[:100], msgNotADBFile},

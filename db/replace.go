@@ -120,6 +120,11 @@ func (d *DB) exchangeFiles(image string, s *sums) error {
 func (d *DB) WithdrawMarker() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	return d.withdraw()
+}
+
+// withdraw is WithdrawMarker for a caller that holds mu.
+func (d *DB) withdraw() error {
 	if err := withdrawMarker(d.fs, d.path); err != nil {
 		return d.fail(err)
 	}
@@ -146,8 +151,9 @@ func (d *DB) checkImage(name, check string) (wal bool, err error) {
 	if size == 0 {
 		return false, nil
 	}
-	if string(h[:len(headerMagic)]) != headerMagic {
-		return false, errNotDatabase
+	pageSize, err := parsePageSize(h[:])
+	if string(h[:len(headerMagic)]) != headerMagic || err != nil || size%int64(pageSize) != 0 {
+		return false, errNotDatabase // SQLite overlooks a part of a page at the end; a capture can't
 	}
 	uri := "file:" + url.PathEscape(name) + "?immutable=1" // the path may be relative, and hold anything
 	c, err := openConn(uri, openReadOnly|openURI, reader, shim{})

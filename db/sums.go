@@ -22,8 +22,9 @@ const (
 	sumsName = "db.sums"
 	sumSize  = 4
 
-	// sumsBuffer is how much is read or written at a time, in bytes.
+	// sumsBuffer is how much is read at a time, and sumsFlush how much is written at most, in bytes.
 	sumsBuffer = 1 << 20
+	sumsFlush  = 64 << 10
 )
 
 func sumsPath(path string) string { return filepath.Join(filepath.Dir(path), sumsName) }
@@ -167,7 +168,7 @@ func (m *mainFile) flushSums(fsys vfs.FS, name string) error {
 }
 
 func (m *mainFile) writeSums() error {
-	buf := make([]byte, min(sumsBuffer, sumSize*(int64(m.sums.pages())+2*sumsGroup)))
+	buf := make([]byte, sumsFlush)
 	for pgno := C.uint32_t(1); ; {
 		n := C.db_sums_take(m.sums.c, &pgno, (*C.uchar)(unsafe.SliceData(buf)), C.uint32_t(len(buf)/sumSize))
 		if n == 0 {
@@ -180,5 +181,14 @@ func (m *mainFile) writeSums() error {
 	}
 }
 
-// sumsGroup is how many sums are written together at least.
+// sumsGroup is how many sums are written together, as soon as one of them has changed.
 const sumsGroup = C.DB_SUMS_GROUP
+
+// crc32c goes on with a CRC-32C; plain asks for the way that needs no instructions for it.
+func crc32c(crc uint32, p []byte, plain bool) uint32 {
+	way := C.int(0)
+	if plain {
+		way = 1
+	}
+	return uint32(C.db_crc32c(C.uint32_t(crc), unsafe.Pointer(unsafe.SliceData(p)), C.size_t(len(p)), way))
+}
