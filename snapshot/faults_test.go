@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -24,6 +25,39 @@ import (
 // The tests in faults_test.go, here and in other packages, provoke what has broken other snapshot
 // stores. docs/design/known-faults.md says what went wrong there; numbers are those of rqlite's
 // tracker. S1 to S7 are the shortest histories that tell a good store from a bad one.
+
+// TestKnownFaults compares the table for people with the tests there are.
+func TestKnownFaults(t *testing.T) {
+	doc, err := os.ReadFile(filepath.Join("..", "docs", "design", "known-faults.md"))
+	must(t, err)
+	named := map[string]bool{}
+	for _, m := range regexp.MustCompile("`([a-z_/]+)\\.((?:Test|Fuzz)[A-Za-z0-9]+)`").FindAllStringSubmatch(string(doc), -1) {
+		named[m[1]+"."+m[2]] = true
+	}
+	there := map[string]bool{}
+	for _, dir := range []string{"snapshot", "db", "store", "cluster", "http", "cmd/rqlited", "system_test"} {
+		files, err := filepath.Glob(filepath.Join("..", dir, "*_test.go"))
+		must(t, err)
+		for _, name := range files {
+			source, err := os.ReadFile(name)
+			must(t, err)
+			for _, m := range regexp.MustCompile(`(?m)^func ((?:Test|Fuzz)\w+)\(`).FindAllStringSubmatch(string(source), -1) {
+				there[dir+"."+m[1]] = true
+				if regexp.MustCompile(`^Test(Fault|S\d)`).MatchString(m[1]) && !named[dir+"."+m[1]] {
+					t.Errorf("%s has %s, which known-faults.md does not name", name, m[1])
+				}
+			}
+		}
+	}
+	for name := range named {
+		if !there[name] {
+			t.Errorf("known-faults.md names %s, which does not exist", name)
+		}
+	}
+	if len(named) < 100 {
+		t.Errorf("only %d tests were found in known-faults.md", len(named))
+	}
+}
 
 func TestS1(t *testing.T) { t.Run("an older install", TestInstallBelowHead) }
 func TestS2(t *testing.T) { t.Run("an older install, then an increment", TestInstallBelowHead) }
