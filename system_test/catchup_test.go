@@ -2,10 +2,12 @@ package system
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -60,16 +62,13 @@ func TestCatchUpBySnapshot(t *testing.T) {
 }
 
 // TestCatchUpSlowly wipes a follower and stutters it while it is given a database of many pages,
-// while the others go on writing and taking snapshots.
+// while the others go on writing and taking snapshots. What it is given in the end is one state, not
+// pages of several. (P3)
 func TestCatchUpSlowly(t *testing.T) {
 	t.Parallel()
 	rng := newRand(t)
 	c := startCluster(t, 3, often...)
-	c[0].execute("CREATE TABLE blob (id INTEGER PRIMARY KEY, v BLOB)")
-	for range 4 {
-		c[0].execute(`WITH RECURSIVE s(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM s WHERE i < 1000)
-			INSERT INTO blob(v) SELECT randomblob(5000) FROM s`)
-	}
+	blobs(c[0], 20)
 	l := newLedger(c[0])
 	wiped := c.without(c.leader())[0]
 	wiped.kill()
@@ -107,4 +106,77 @@ func TestCatchUpSlowly(t *testing.T) {
 	}
 	l.verify(c)
 	c.snapshotsWentWell()
+}
+
+// blobs fills a table of that many megabytes, which do not become fewer by compression.
+func blobs(n *node, megabytes int) {
+	n.t.Helper()
+	n.execute("CREATE TABLE blob (id INTEGER PRIMARY KEY, v BLOB)")
+	for range megabytes {
+		n.execute(`WITH RECURSIVE s(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM s WHERE i < 200)
+			INSERT INTO blob(v) SELECT randomblob(5000) FROM s`)
+	}
+}
+
+// TestFault2759 lets a follower receive a snapshot while it compacts its own: it was killed in the
+// middle of a compaction, which is due again as soon as it starts. (P4)
+func TestFault2759(t *testing.T) {
+	t.Parallel()
+	rng := newRand(t)
+	c := startCluster(t, 3, "-raft-snap-wal-size", "0")
+	l := newLedger(c[0])
+	blobs(c[0], 12)
+	behind := c.without(c.leader())[0]
+	rest := c.without(behind)
+	both := 0
+	for round, start := 0, time.Now(); both < 2 && round < 6 || again(round, start); round++ {
+		l.begin(c, 2, rng.Uint64())
+		snapshotUntilCompaction(behind)
+		l.end()
+		l.begin(rest, 2, rng.Uint64())
+		l.progress(t, 20)
+		for _, n := range rest {
+			truncateLog(n)
+		}
+		l.progress(t, 20)
+		rest.swap()
+
+		var bases atomic.Int32
+		w := newWatch(t, behind.dir, func(m moment) {
+			if (moment{"snapshots/*.base", appears}).matches(m) {
+				bases.Add(1)
+			}
+		})
+		behind.start()
+		l.sound(behind)
+		w.close()
+		if bases.Load() > 1 {
+			both++
+		}
+		l.end()
+		l.verify(c)
+	}
+	if both == 0 {
+		t.Error("no install has met a compaction")
+	}
+	t.Logf("%d installs met a compaction", both)
+	behind.kill()
+	behind.forgetDatabase()
+	behind.start()
+	l.verify(c)
+	c.snapshotsWentWell()
+}
+
+// snapshotUntilCompaction takes large snapshots until the node rewrites its base, and kills it then.
+func snapshotUntilCompaction(n *node) {
+	n.t.Helper()
+	tr := n.trap(moment{"snapshots/*.base", changes}, blow{signal: syscall.SIGKILL})
+	if !tr.await(formLimit, func() error {
+		n.sql(requestLimit, "/db/execute", "UPDATE blob SET v = randomblob(5000) WHERE id % 4 = 0")
+		n.snapshot() // either may fail: it may be on its way down
+		return errors.New("go on")
+	}) {
+		n.t.Fatalf("%s: no compaction", n.id)
+	}
+	n.wait(10 * time.Second)
 }

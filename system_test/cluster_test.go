@@ -197,24 +197,51 @@ type content map[string][]string
 // where there are any: replicas agree on them too.
 func (n *node) content() content {
 	n.t.Helper()
-	all := content{"schema": n.query("none", `SELECT type, name, tbl_name, sql FROM sqlite_master`)}
-	slices.Sort(all["schema"])
-	for _, table := range n.query("none", `SELECT wr||name FROM pragma_table_list WHERE schema='main' AND type='table' AND name<>'sqlite_schema'`) {
-		hasRowid, name := table[:1] == "0", table[1:]
-		var exprs, order []string
-		if hasRowid {
-			exprs = append(exprs, "rowid")
-		}
-		for _, col := range n.query("none", fmt.Sprintf("SELECT name FROM pragma_table_xinfo(%s) WHERE hidden <> 1", quoteText(name))) {
-			exprs = append(exprs, "quote("+quoteName(col)+")")
-		}
-		for i := range exprs {
-			order = append(order, fmt.Sprint(i+1))
-		}
-		all[name] = n.query("none", fmt.Sprintf("SELECT %s FROM %s ORDER BY %s",
-			strings.Join(exprs, ", "), quoteName(name), strings.Join(order, ", ")))
+	all, err := n.tryContent()
+	if err != nil {
+		n.t.Fatalf("%s: %v", n.id, err)
 	}
 	return all
+}
+
+func (n *node) tryContent() (content, error) {
+	schema, err := n.tryQuery("none", `SELECT type, name, tbl_name, sql FROM sqlite_master`)
+	if err != nil {
+		return nil, fmt.Errorf("schema: %w", err)
+	}
+	slices.Sort(schema)
+	all := content{"schema": schema}
+	tables, err := n.tryQuery("none", `SELECT wr||name FROM pragma_table_list WHERE schema='main' AND type='table' AND name<>'sqlite_schema'`)
+	if err != nil {
+		return nil, fmt.Errorf("tables: %w", err)
+	}
+	for _, table := range tables {
+		hasRowid, name := table[:1] == "0", table[1:]
+		if all[name], err = n.tryRows(name, hasRowid); err != nil {
+			return nil, fmt.Errorf("table %s: %w", name, err)
+		}
+	}
+	return all, nil
+}
+
+// tryRows reads a table, each column quoted, in the order of what it reads.
+func (n *node) tryRows(table string, hasRowid bool) ([]string, error) {
+	columns, err := n.tryQuery("none", fmt.Sprintf("SELECT name FROM pragma_table_xinfo(%s) WHERE hidden <> 1", quoteText(table)))
+	if err != nil {
+		return nil, err
+	}
+	var exprs, order []string
+	if hasRowid {
+		exprs = append(exprs, "rowid")
+	}
+	for _, col := range columns {
+		exprs = append(exprs, "quote("+quoteName(col)+")")
+	}
+	for i := range exprs {
+		order = append(order, fmt.Sprint(i+1))
+	}
+	return n.tryQuery("none", fmt.Sprintf("SELECT %s FROM %s ORDER BY %s",
+		strings.Join(exprs, ", "), quoteName(table), strings.Join(order, ", ")))
 }
 
 func quoteName(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }

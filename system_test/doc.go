@@ -7,6 +7,8 @@
 //	go test ./system_test -race-binary         the same with a race-detecting binary
 //	go test ./system_test -rqlited PATH        the same with another binary (relative to the module root)
 //	go test ./system_test -run Chaos -chaos 2m more chaos; the seed is logged, -seed repeats it
+//	go test ./system_test -run 'Chaos|Moments|Fault|Ready' -chaos 5m -timeout 0
+//	                                           the long forms of all tests that do harm, for at least a minute each
 //	go test ./system_test -keep DIR            leave data directories and logs in DIR
 //
 // RQLITED_BINARY and RQLITED_RACE stand for the first two flags, RQLITED_TEST_DATA names a folder
@@ -14,7 +16,11 @@
 //
 // Words: a node is one data directory with its two addresses and, while it runs, its process. A
 // cluster is some nodes that were started together. The content of a node is every row of every
-// table, quoted by SQLite. A ledger remembers which writes were acknowledged.
+// table, quoted by SQLite. A ledger remembers which writes were acknowledged. A moment is something
+// that happens to one of a node's files, and a trap sends the process a signal when it has come.
+//
+// TestFaultN is about the fault with that number of other snapshot stores; P1 to P4 in comments are
+// the scenarios of several processes in which they showed.
 //
 // Nothing sleeps for a fixed time: what takes time is polled until a deadline, and the message at
 // the deadline says what was seen last.

@@ -14,7 +14,7 @@ import (
 var (
 	flagBinary = flag.String("rqlited", os.Getenv("RQLITED_BINARY"), "test this `binary` instead of building one; relative to the module root")
 	flagRace   = flag.Bool("race-binary", os.Getenv("RQLITED_RACE") != "", "build the binary with the race detector")
-	flagChaos  = flag.Duration("chaos", 15*time.Second, "how long TestChaos kills nodes")
+	flagChaos  = flag.Duration("chaos", 15*time.Second, "how long TestChaos kills nodes; from a minute on also how long the long forms of other tests go on")
 	flagRounds = flag.Int("rounds", 1, "how often TestRestartScenario stops and starts its nodes")
 	flagSeed   = flag.Uint64("seed", 0, "seed of random choices; 0 means a new one each time")
 	flagKeep   = flag.String("keep", "", "keep data directories and logs in this `directory`")
@@ -23,7 +23,14 @@ var (
 // rqlited is the path of the binary under test; set once by TestMain.
 var rqlited string
 
+// parallel is how many tests run at once unless -parallel says otherwise: more than there are
+// processors, since most of the time a test waits for an election or for a disk.
+const parallel = 6
+
 func TestMain(m *testing.M) {
+	if err := flag.Set("test.parallel", fmt.Sprint(parallel)); err != nil {
+		panic(err) // the flag has another name in this version of Go
+	}
 	flag.Parse()
 	code, err := run(m)
 	if err != nil {
@@ -59,10 +66,10 @@ func run(m *testing.M) (int, error) {
 	return m.Run(), nil
 }
 
-func build(root, out string) error {
+func build(root, out string, flags ...string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute) // SQLite takes a while without a build cache
 	defer cancel()
-	args := []string{"build", "-o", out}
+	args := append([]string{"build", "-o", out}, flags...)
 	if *flagRace {
 		args = append(args, "-race")
 	}

@@ -23,10 +23,13 @@ type node struct {
 	t        *testing.T
 	id       string
 	dir      string // data directory
+	workDir  string // where its processes are started, and dir is given relative to; empty: dir is absolute
 	logName  string // standard output and error of all its processes
 	httpAddr string
 	raftAddr string
 	flags    []string // beside the id and the addresses
+	binary   string   // what it runs
+	env      []string // beside the environment of the tests
 	client   *http.Client
 	proc     *process // nil until the first start
 }
@@ -52,6 +55,7 @@ func newNode(t *testing.T, id string, flags ...string) *node {
 		httpAddr: reserveAddr(t),
 		raftAddr: reserveAddr(t),
 		flags:    flags,
+		binary:   rqlited,
 		client: &http.Client{
 			Transport:     &http.Transport{MaxIdleConnsPerHost: 32},
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
@@ -108,7 +112,15 @@ func (n *node) args(extra ...string) []string {
 	args := []string{"-node-id", n.id, "-http-addr", n.httpAddr, "-raft-addr", n.raftAddr}
 	args = append(args, n.flags...)
 	args = append(args, extra...)
-	return append(args, n.dir)
+	dir := n.dir
+	if n.workDir != "" {
+		rel, err := filepath.Rel(n.workDir, n.dir)
+		if err != nil {
+			n.t.Fatal(err)
+		}
+		dir = rel
+	}
+	return append(args, dir)
 }
 
 // start runs the node with further flags that hold for this process only. It waits for nothing.
@@ -124,9 +136,11 @@ func (n *node) start(extra ...string) {
 	}
 	defer log.Close()
 	args := n.args(extra...)
-	fmt.Fprintf(log, "=== %s rqlited %s\n", time.Now().Format(time.RFC3339Nano), strings.Join(args, " "))
-	cmd := exec.Command(rqlited, args...)
+	fmt.Fprintf(log, "=== %s %s rqlited %s\n", time.Now().Format(time.RFC3339Nano), strings.Join(n.env, " "), strings.Join(args, " "))
+	cmd := exec.Command(n.binary, args...)
+	cmd.Env = append(os.Environ(), n.env...)
 	cmd.Stdout, cmd.Stderr = log, log
+	cmd.Dir = n.workDir
 	p := &process{cmd: cmd, done: make(chan struct{})}
 	if err := spawn(cmd); err != nil {
 		n.t.Fatalf("start %s: %v", n.id, err)
@@ -270,7 +284,7 @@ func tail(text string, lines int) string {
 // the next start has to rebuild everything from snapshots and log.
 func (n *node) forgetDatabase() {
 	n.t.Helper()
-	for _, pattern := range []string{"db.clean", "clean_snapshot", "db.sqlite*"} {
+	for _, pattern := range []string{"db.clean", "clean_snapshot", "db.sums*", "db.sqlite*"} {
 		names, err := filepath.Glob(filepath.Join(n.dir, pattern))
 		if err != nil {
 			n.t.Fatal(err)

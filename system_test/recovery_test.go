@@ -21,32 +21,57 @@ func countRows(n *node) string {
 	return n.query("none", "SELECT count(*) FROM foo")[0]
 }
 
-// TestRecoverySnapshot recovers a node that was killed with log entries after its last snapshot:
+// TestRecoverySnapshot recovers nodes that were killed with log entries after their last snapshot:
 // the working database, which equals that snapshot, must not be taken for the recovered state.
 func TestRecoverySnapshot(t *testing.T) {
 	t.Parallel()
-	n := startOne(t)
-	n.execute("CREATE TABLE foo (id INTEGER NOT NULL PRIMARY KEY, name TEXT)")
-	insertRows(n, 10)
-	n.mustSnapshot()
-	insertRows(n, 20)
-	n.kill()
-	cluster{n}.writePeers()
-	n.start()
-	n.waitReady(formLimit)
-	n.peersTaken()
-	if got := countRows(n); got != "30" {
-		t.Fatalf("%s rows after recovery; want 30", got)
+	for _, size := range []int{1, 3} {
+		t.Run(fmt.Sprint(size), func(t *testing.T) {
+			c := startCluster(t, size)
+			c[0].execute("CREATE TABLE foo (id INTEGER NOT NULL PRIMARY KEY, name TEXT)")
+			insertRows(c[0], 10)
+			c.snapshotAndInsert(20)
+			c.writePeers()
+			c.start()
+			c.haveRows("30")
+			for _, n := range c {
+				n.peersTaken()
+			}
+			insertRows(c[0], 1)
+			c.snapshotAndInsert(0)
+			for _, n := range c {
+				n.forgetMarker()
+			}
+			c.start()
+			c.haveRows("31")
+		})
 	}
-	insertRows(n, 1)
-	n.mustSnapshot()
-	n.kill()
-	n.forgetDatabase()
-	n.start()
-	n.waitReady(formLimit)
-	if got := countRows(n); got != "31" {
-		t.Fatalf("%s rows after a snapshot and a full restore; want 31", got)
+}
+
+// snapshotAndInsert has all nodes take a snapshot, adds rows and kills them all.
+func (c cluster) snapshotAndInsert(rows int) {
+	c[0].t.Helper()
+	c.waitReady()
+	for _, n := range c {
+		n.mustSnapshot()
 	}
+	insertRows(c[0], rows)
+	c.waitReady()
+	for _, n := range c {
+		n.kill()
+	}
+}
+
+// haveRows checks the number of rows of every node, once it is ready, and that they are equal.
+func (c cluster) haveRows(want string) {
+	c[0].t.Helper()
+	c.waitReady()
+	for _, n := range c {
+		if got := countRows(n); got != want {
+			n.t.Fatalf("%s: %s rows; want %s", n.id, got, want)
+		}
+	}
+	c.equal()
 }
 
 // TestRecoveryTwice recovers a node that has nothing new since its last recovery, and once more

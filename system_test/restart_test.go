@@ -11,7 +11,7 @@ import (
 // TestRestartScenario stops a whole cluster in peace, gives every node a peers.json with the
 // members it has anyway, and starts it again. Nodes that stop one after the other usually end at
 // different log indexes; each turns its log into a snapshot of its own, and whoever is ahead of
-// the new leader must accept a snapshot that is older than its own.
+// the new leader must accept a snapshot that is older than its own. (P2)
 func TestRestartScenario(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t, 3)
@@ -43,7 +43,7 @@ func TestRestartScenario(t *testing.T) {
 
 // TestRestartScenarioLastAlone is the same with the order that nearly always puts the last node
 // ahead: it becomes leader when the others have gone, so it owns an entry that nobody else has,
-// and it is started when the others have already elected a leader without it.
+// and it is started when the others have already elected a leader without it. (P2)
 func TestRestartScenarioLastAlone(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t, 3)
@@ -69,7 +69,7 @@ func TestRestartScenarioLastAlone(t *testing.T) {
 // TestRestartScenarioDiverged makes a leader that is ahead of the others by entries that change
 // the schema and a seventh of all rows, and that nobody else has. Recovery makes them part of its
 // own snapshot; the others go on without them. When it returns it has to take the others' older
-// snapshot, forget its own for good, and build all that follows on the one it was given.
+// snapshot, forget its own for good, and build all that follows on the one it was given. (P1)
 func TestRestartScenarioDiverged(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t, 3)
