@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -29,6 +30,7 @@ type life struct {
 	// What the acts that have come to their end promise: the next start keeps the files for sure, and
 	// not for gone.
 	sure, gone string
+	before     string // the head at the beginning of the act
 
 	flipped bool // the main file was damaged, which is found when the page is read
 }
@@ -239,6 +241,7 @@ func (a fileAct) begin(t *testing.T, other []byte) *life {
 		t.Fatal(err)
 	}
 	l.m.trace = nil
+	l.before = l.s.head
 	return l
 }
 
@@ -353,7 +356,7 @@ func TestMarkerCrash(t *testing.T) {
 		if err := l.m.follow(); err != nil {
 			t.Fatal(err)
 		}
-		v.disks(t, l, 4)
+		v.disks(t, l, 0, 1, 2, 3)
 		if err == nil {
 			t.Logf("tried %d crash points, 0 error points; %d starts, of which %d kept the files", op, v.starts, v.kept)
 			break
@@ -373,6 +376,7 @@ func TestCrash(t *testing.T) {
 	other := otherImage(t)
 	for _, a := range acts {
 		t.Run(a.name, func(t *testing.T) {
+			t.Parallel()
 			v := &verifier{seed: seed}
 			points := 0
 			for op := 0; ; op++ {
@@ -386,7 +390,7 @@ func TestCrash(t *testing.T) {
 				if err := l.m.follow(); err != nil {
 					t.Fatal(err)
 				}
-				v.disks(t, l, 4)
+				v.disks(t, l, 0, 1, 2, 3)
 				v.secondCut(t, l)
 				l.end()
 				if err == nil {
@@ -408,6 +412,7 @@ func TestErrors(t *testing.T) {
 	other := otherImage(t)
 	for _, a := range acts {
 		t.Run(a.name, func(t *testing.T) {
+			t.Parallel()
 			v := &verifier{seed: seed}
 			points := 0
 			for _, forever := range []bool{false, true} {
@@ -454,7 +459,7 @@ func (v *verifier) goOn(t *testing.T, l *life) {
 	if err := l.m.follow(); err != nil {
 		t.Fatal(err)
 	}
-	v.disks(t, l, 2)
+	v.disks(t, l, v.starts%2) // in turn: power cut, killed
 	l.end()
 }
 
@@ -479,20 +484,32 @@ func (v *verifier) disk(t *testing.T, l *life, kind int) *mirror {
 	return remount(t, l.m.copy.RestartRandom(v.seed+uint64(kind)), l.m.wal)
 }
 
-// disks starts from the disks of the first kinds and for every snapshot.
-func (v *verifier) disks(t *testing.T, l *life, kinds int) {
+// disks starts from disks of the given kinds.
+func (v *verifier) disks(t *testing.T, l *life, kinds ...int) {
 	t.Helper()
-	for kind := range kinds {
-		for head := range l.s.images {
+	for _, kind := range kinds {
+		for _, head := range v.heads(t, l, kind) {
 			v.start(t, l, v.disk(t, l, kind), head, fmt.Sprintf("%s, disk %d", v.when, kind))
 		}
 	}
 }
 
+// heads returns the snapshots that a start may have as the head and that matter: the one that the
+// marker names, the newest and the one before it.
+func (v *verifier) heads(t *testing.T, l *life, kind int) []string {
+	t.Helper()
+	heads := map[string]bool{l.s.head: true, l.sure: true, l.before: true}
+	if m, err := readMarker(vfs.OS, v.disk(t, l, kind).path()); err == nil {
+		heads[m.Snapshot] = true
+	}
+	delete(heads, "")
+	return slices.Sorted(maps.Keys(heads))
+}
+
 // secondCut cuts the power in the opening too.
 func (v *verifier) secondCut(t *testing.T, l *life) {
 	t.Helper()
-	for head := range l.s.images {
+	for _, head := range v.heads(t, l, 2) {
 		for op := 0; ; op++ {
 			m := v.disk(t, l, 2)
 			m.left = op

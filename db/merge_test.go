@@ -33,6 +33,7 @@ func TestCaptureEqualsCheckpoint(t *testing.T) {
 	for pageSize := walMinPage; pageSize <= walMaxPage; pageSize *= 2 {
 		for autoVacuum := range 3 { // none, full, incremental
 			t.Run(fmt.Sprintf("%d bytes, auto_vacuum %d", pageSize, autoVacuum), func(t *testing.T) {
+				t.Parallel()
 				seed := uint64(time.Now().UnixNano())
 				t.Log("seed", seed)
 				p := &program{t: t, dice: rand.New(rand.NewPCG(seed, 0)), d: open(t, testPath(t), Config{ReadersGrace: time.Millisecond})}
@@ -40,7 +41,7 @@ func TestCaptureEqualsCheckpoint(t *testing.T) {
 				if err := p.d.Replace(image, ""); err != nil {
 					t.Fatal(err)
 				}
-				for range 40 {
+				for range 25 {
 					p.step()
 				}
 				p.releaseReaders()
