@@ -212,7 +212,7 @@ func (s *Store) watchDamage(ctx context.Context) error {
 		case <-s.damage.found:
 		}
 		for ctx.Err() == nil && s.damage.open.Load() {
-			if err := s.takeSnapshot(ctx); err == nil {
+			if err := s.replaceDamaged(ctx); err == nil {
 				s.log.Info("damaged snapshot replaced")
 				break
 			} else if !errors.Is(err, ErrNothingNew) { // Raft's word when it has applied nothing yet
@@ -224,4 +224,11 @@ func (s *Store) watchDamage(ctx context.Context) error {
 			}
 		}
 	}
+}
+
+func (s *Store) replaceDamaged(ctx context.Context) error {
+	// There may be no quorum, for want of the very snapshot.
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.Raft.ApplyTimeout)
+	defer cancel()
+	return s.takeSnapshot(ctx)
 }

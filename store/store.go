@@ -100,6 +100,20 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("store configuration: %w", err)
 	}
+	s := newStore(cfg)
+	err = s.mount(ctx)
+	if err == nil {
+		err = s.startRaft()
+	}
+	if err != nil {
+		s.cfg.Layer.Close()
+		return nil, errors.Join(err, s.closeFiles())
+	}
+	s.start()
+	return s, nil
+}
+
+func newStore(cfg Config) *Store {
 	s := &Store{
 		cfg:      cfg,
 		log:      cfg.Logger,
@@ -110,14 +124,12 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		rounds:   rounds{kick: make(chan struct{}, 1)},
 	}
 	s.damage = newDamage(s.log)
-	if err := s.open(ctx); err != nil {
-		s.cfg.Layer.Close()
-		return nil, errors.Join(err, s.closeFiles())
-	}
-	return s, nil
+	s.layer = newLayer(cfg.Layer, cfg.Addr)
+	return s
 }
 
-func (s *Store) open(ctx context.Context) error {
+// mount takes the directory for this process and brings what is in it to where Raft can start.
+func (s *Store) mount(ctx context.Context) error {
 	if err := os.MkdirAll(filepath.Join(s.cfg.Dir, raftDir), 0o755); err != nil {
 		return err
 	}
@@ -125,21 +137,14 @@ func (s *Store) open(ctx context.Context) error {
 	if s.lock, err = lockDir(s.cfg.Dir); err != nil {
 		return err
 	}
-	s.layer = newLayer(s.cfg.Layer, s.cfg.Addr)
 	err = s.load(ctx)
-	if errors.Is(err, snapshot.ErrDamaged) {
-		if err = errors.Join(s.heal(err), s.closeData()); err == nil {
-			err = s.load(ctx)
-		}
-	}
-	if err != nil {
+	if !errors.Is(err, snapshot.ErrDamaged) {
 		return err
 	}
-	if err := s.startRaft(); err != nil {
-		return fmt.Errorf("start raft: %w", err)
+	if err := s.heal(err); err != nil {
+		return err
 	}
-	s.start()
-	return nil
+	return s.load(ctx)
 }
 
 // load opens what is in the directory, and brings the database to the newest snapshot. It fails
@@ -303,7 +308,7 @@ func (s *Store) startRaft() error {
 	trans := newTransport(s.layer, s.logs, log)
 	r, err := raft.NewRaft(s.raftConfig(log), s.fsm, s.logs, s.logs.bolt, s.snaps, trans)
 	if err != nil {
-		return errors.Join(err, trans.Close())
+		return errors.Join(fmt.Errorf("start raft: %w", err), trans.Close())
 	}
 	s.raft = r
 	s.logs.raft.Store(r)

@@ -71,6 +71,9 @@ func (s *Store) takeSnapshot(ctx context.Context) error {
 
 // trySnapshot asks Raft once, which passes on no more than the text of an error.
 func (s *Store) trySnapshot(ctx context.Context) error {
+	if err := s.db.Announce(); err != nil {
+		s.log.Debug("snapshot not announced", "err", err) // the capture reports what matters
+	}
 	before := s.snaps.created.Load()
 	err := s.await(ctx, func() raft.Future { return s.raft.Snapshot() })
 	switch cause := s.fsm.captureErr.Load(); {
