@@ -22,7 +22,8 @@ func TestFault1474(t *testing.T) {
 		err          error
 	}{
 		{"as announced", rpc(t, raftInstallSnapshot, request, []byte("12345")...), rpc(t, raftInstallSnapshot, request, []byte("12345")...), io.EOF},
-		{"longer", rpc(t, raftInstallSnapshot, request, []byte("12345\xda\x01\x02")...), rpc(t, raftInstallSnapshot, request, []byte("12345")...), ErrMalformed},
+		{"longer", rpc(t, raftInstallSnapshot, request, append([]byte("12345"), rpc(t, 218, raft.RequestVoteRequest{RPCHeader: header})...)...),
+			rpc(t, raftInstallSnapshot, request, []byte("12345")...), ErrMalformed},
 		{"shorter", rpc(t, raftInstallSnapshot, request, []byte("1234")...), rpc(t, raftInstallSnapshot, request, []byte("1234")...), io.ErrUnexpectedEOF},
 		{"shorter, then a call", append(rpc(t, raftInstallSnapshot, request, []byte("1234")...), heartbeat...), nil, ErrMalformed},
 	}
