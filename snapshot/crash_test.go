@@ -3,49 +3,71 @@ package snapshot
 import (
 	"errors"
 	"fmt"
+	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"rqlited/internal/vfs"
 	"rqlited/internal/vfs/crashfs"
 )
 
 // randomDisks is the number of disks that RestartRandom makes of each crash.
-const randomDisks = 4
+const randomDisks = 2
 
-// TestCrash repeats each scenario with the power cut before every operation that changes the
-// disk. Whatever the disk has kept, the store opens, its head is the last snapshot whose Close
-// has returned nil or one whose Close was under way, and it holds what was captured.
-func TestCrash(t *testing.T) {
-	base := seed(t)
-	for _, sc := range scenarios {
-		t.Run(sc.name, func(t *testing.T) {
-			t.Parallel()
-			for op := 0; ; op++ {
-				last := false
-				synctest.Test(t, func(t *testing.T) {
-					w := crashed(t, sc.prepare, sc.act, op)
-					last = w == nil
-					if !last {
-						inspectAll(t, fmt.Sprintf("power cut before operation %d", op), w, base)
-					}
-				})
-				if last || t.Failed() {
-					return
-				}
+// tried counts what an enumeration has done.
+type tried struct{ crashes, errors atomic.Int64 }
+
+// newTried returns a tried that is logged when the test and all below it are over.
+func newTried(t *testing.T) *tried {
+	n := &tried{}
+	t.Cleanup(func() { t.Logf("tried %d crash points, %d error points", n.crashes.Load(), n.errors.Load()) })
+	return n
+}
+
+// eachScenario runs act for every scenario on every kind of disk.
+func eachScenario(t *testing.T, act func(t *testing.T, sc scenario, disk func() *crashfs.FS)) {
+	for _, d := range disks {
+		for _, sc := range scenarios {
+			if !strings.Contains(sc.name, d.only) {
+				continue
 			}
-		})
+			t.Run(d.name+"/"+sc.name, func(t *testing.T) {
+				t.Parallel()
+				act(t, sc, d.make)
+			})
+		}
 	}
 }
 
-// crashed returns a world whose power went before the op-th operation of act, nil if act is
+// TestCrash repeats each scenario with the power cut before every operation that changes the disk.
+// Whatever the disk has kept, the store opens, its head is the last snapshot whose Close has
+// returned nil or one whose Close was under way, and it holds what was captured. The start after
+// that is cut off before every operation as well.
+func TestCrash(t *testing.T) {
+	base, n := seed(t), newTried(t)
+	eachScenario(t, func(t *testing.T, sc scenario, disk func() *crashfs.FS) {
+		for op, last := 0, false; !last && !t.Failed(); op++ {
+			synctest.Test(t, func(t *testing.T) {
+				w := crashed(t, sc, disk(), op)
+				if last = w == nil; !last {
+					n.crashes.Add(1)
+					inspectAll(t, n, fmt.Sprintf("power cut before operation %d", op), w, base)
+				}
+			})
+		}
+	})
+}
+
+// crashed returns a world whose power went before the op-th operation of the scenario, nil if it is
 // shorter.
-func crashed(t *testing.T, prepare, act []step, op int) *world {
-	w := prepared(t, prepare)
+func crashed(t *testing.T, sc scenario, disk *crashfs.FS, op int) *world {
+	w := prepared(t, disk, sc.prepare)
 	var err error
 	w.fs.CrashAfter(op)
-	for _, step := range act {
+	for _, step := range sc.act {
 		err = step(w)
 		synctest.Wait() // until the store's goroutine has done its part
 		if err != nil {
@@ -69,7 +91,7 @@ func poweredOn(fs *crashfs.FS) bool {
 
 // inspectAll inspects every disk that the crash of w may have left, and every disk that a second
 // crash, during the start after, may leave.
-func inspectAll(t *testing.T, when string, w *world, base uint64) {
+func inspectAll(t *testing.T, n *tried, when string, w *world, base uint64) {
 	t.Helper()
 	for i := range randomDisks + 2 {
 		disk := func() *crashfs.FS {
@@ -81,26 +103,27 @@ func inspectAll(t *testing.T, when string, w *world, base uint64) {
 			}
 			return w.fs.RestartRandom(base + uint64(i))
 		}
-		if err := inspectDisk(disk(), w.allowed()); err != nil {
+		if err := w.inspectDisk(disk(), w.allowed(), i%2 == 0); err != nil {
 			t.Errorf("%s, disk %d: %v", when, i, err)
 			return
 		}
 		for op := 0; ; op++ {
 			d := disk()
 			d.CrashAfter(op)
-			s, err := Open("snapshots", Config{FS: d, CompactDeltas: -1})
+			s, err := w.start(d)
 			if err == nil {
 				must(t, s.Close())
 			}
 			if poweredOn(d) {
 				break
 			}
+			n.crashes.Add(1)
 			again := d.Restart()
 			if op%2 > 0 || i == 1 {
 				again = d.RestartRandom(base + uint64(op))
 			}
-			if err := inspectOnce(again, w.allowed()); err != nil {
-				t.Errorf("%s, disk %d, again before operation %d of Open: %v", when, i, op, err)
+			if err := w.inspectOnce(again, w.allowed()); err != nil {
+				t.Errorf("%s, disk %d, again before operation %d of the start: %v", when, i, op, err)
 				return
 			}
 		}
@@ -108,8 +131,8 @@ func inspectAll(t *testing.T, when string, w *world, base uint64) {
 }
 
 // inspectOnce inspects one disk.
-func inspectOnce(disk *crashfs.FS, allowed []published) error {
-	s, _, err := inspect(disk, allowed)
+func (w *world) inspectOnce(disk *crashfs.FS, allowed []published) error {
+	s, _, err := w.inspect(disk, allowed)
 	if s != nil {
 		err = errors.Join(err, s.Close())
 	}
@@ -117,9 +140,9 @@ func inspectOnce(disk *crashfs.FS, allowed []published) error {
 }
 
 // inspectDisk inspects one disk, and whether what was found there stays: a head that has been
-// reported may not change by another power cut.
-func inspectDisk(disk *crashfs.FS, allowed []published) error {
-	s, head, err := inspect(disk, allowed)
+// reported may not change by another power cut. If told to, it also lets the store work on there.
+func (w *world) inspectDisk(disk *crashfs.FS, allowed []published, goOn bool) error {
+	s, head, err := w.inspect(disk, allowed)
 	if s != nil {
 		defer s.Close()
 	}
@@ -132,9 +155,9 @@ func inspectDisk(disk *crashfs.FS, allowed []published) error {
 			again = disk.RestartRandom(uint64(i))
 		}
 		disk = again
-		s, _, err := inspect(disk, []published{head})
-		if err == nil && i == 1 {
-			err = goOn(disk, s, head, allowed)
+		s, _, err := w.inspect(disk, []published{head})
+		if err == nil && i == 1 && goOn {
+			err = w.goOn(disk, s, head)
 		}
 		if s != nil {
 			err = errors.Join(err, s.Close())
@@ -147,41 +170,50 @@ func inspectDisk(disk *crashfs.FS, allowed []published) error {
 }
 
 // TestError repeats each scenario with every operation, reading included, failing once or from
-// then on. Until the store is opened anew, the head is the last snapshot whose Close has returned
-// nil; afterwards it may also be one whose Close has returned ErrUncertain.
+// then on; a write that fails has written half. Until the store is opened anew, the head is the
+// last snapshot whose Close has returned nil; afterwards it may also be one whose Close has returned
+// ErrUncertain. When the disk works again, so does the store.
 func TestError(t *testing.T) {
-	base := seed(t)
-	for _, sc := range scenarios {
-		t.Run(sc.name, func(t *testing.T) {
-			t.Parallel()
-			for _, sticky := range []bool{false, true} {
+	base, n := seed(t), newTried(t)
+	eachScenario(t, func(t *testing.T, sc scenario, disk func() *crashfs.FS) {
+		for _, sticky := range []bool{false, true} {
+			for _, errDisk := range []error{syscall.ENOSPC, syscall.EIO, syscall.EACCES} {
 				for op, last := 0, false; !last && !t.Failed(); op++ {
 					synctest.Test(t, func(t *testing.T) {
-						last = !failing(t, sc.prepare, sc.act, op, sticky, base)
+						last = !failing(t, sc, disk(), fault{op, errDisk, sticky}, base)
 					})
+					if !last {
+						n.errors.Add(1)
+					}
 				}
 			}
-		})
-	}
+		}
+	})
 }
 
-// failing fails the op-th operation of act and reports whether act was long enough.
-func failing(t *testing.T, prepare, act []step, op int, sticky bool, base uint64) bool {
-	when := fmt.Sprintf("operation %d fails, for ever: %v", op, sticky)
-	w := prepared(t, prepare)
-	w.fs.FailAt(op, syscall.ENOSPC, sticky)
+// fault is an operation that fails.
+type fault struct {
+	op     int
+	err    error
+	sticky bool // all that follow fail too
+}
+
+// failing runs the scenario with the fault and reports whether it was long enough for it.
+func failing(t *testing.T, sc scenario, disk *crashfs.FS, f fault, base uint64) bool {
+	w := prepared(t, disk, sc.prepare)
+	w.fs.FailAt(f.op, f.err, f.sticky)
 	var errs []error
-	for _, step := range act {
+	for _, step := range sc.act {
 		err := step(w)
 		synctest.Wait()
 		if err != nil {
-			if !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, ErrStaleHead) && !errors.Is(err, ErrNotImage) {
-				t.Errorf("%s: error is %v", when, err)
+			if !errors.Is(err, f.err) && !errors.Is(err, ErrStaleHead) && !errors.Is(err, ErrNotImage) {
+				t.Errorf("%+v: error is %v", f, err)
 			}
 			errs = append(errs, err)
 		}
 		if w.s == nil {
-			break // Open has failed
+			break // it has not started
 		}
 	}
 	failed := w.fs.Failed() > 0
@@ -189,36 +221,68 @@ func failing(t *testing.T, prepare, act []step, op int, sticky bool, base uint64
 	if !failed && len(errs) > 0 {
 		t.Fatalf("errors without a failure: %v", errs)
 	}
-	if w.s != nil {
-		inForce(t, when, w, errors.Join(errs...))
-	}
 	if failed {
+		w.resume(t, f, errors.Join(errs...))
 		for i, disk := range []*crashfs.FS{w.fs.Kill(), w.fs.Restart(), w.fs.RestartRandom(base)} {
-			if err := inspectDisk(disk, w.allowed()); err != nil {
-				t.Errorf("%s, disk %d: %v", when, i, err)
+			if i > 0 && f.err != syscall.ENOSPC {
+				break // which error it was makes no difference to what is on the disk
+			}
+			if err := w.inspectDisk(disk, w.allowed(), i == 0); err != nil {
+				t.Errorf("%+v, disk %d: %v", f, i, err)
 			}
 		}
 	}
 	return failed
 }
 
-// inForce checks the running store after its disk has recovered.
-func inForce(t *testing.T, when string, w *world, errs error) {
-	if head, _ := w.s.Head(); head.ID != w.head.id {
-		t.Errorf("%s: head is %q; want %q", when, head.ID, w.head.id)
-	}
-	if err := checkContent(w.s, w.head); err != nil {
-		t.Errorf("%s: %v", when, err)
-	}
-	err := w.publish(snap{index: 50, term: 9, content: fill(3, 99), install: true})
-	switch uncertain := errors.Is(errs, vfs.ErrUncertain); {
-	case uncertain && !errors.Is(err, ErrSyncFailed):
-		t.Errorf("%s: publication after %v = %v; want %v", when, errs, err, ErrSyncFailed)
-	case !uncertain && err != nil:
-		t.Errorf("%s: publication after the disk has recovered from %v = %v", when, errs, err)
-	case err == nil:
-		if err := checkContent(w.s, w.head); err != nil {
-			t.Errorf("%s: %v", when, err)
+// resume checks that the store works now that its disk does, and that one round of maintenance
+// later nothing is left of what has failed.
+func (w *world) resume(t *testing.T, f fault, errs error) {
+	if w.s == nil {
+		if err := stepStart(w); err != nil {
+			t.Errorf("%+v: a second start = %v", f, err)
+			return
 		}
 	}
+	if head, _ := w.s.Head(); head.ID != w.head.id && !w.shortened(f, head.ID) {
+		t.Errorf("%+v: head is %q; want %q", f, head.ID, w.head.id)
+		return
+	}
+	if err := checkContent(w.s, w.head); err != nil {
+		t.Errorf("%+v: %v", f, err)
+	}
+	err := w.publish(snap{index: 50, term: 9, content: fill(3, 99), install: true})
+	if errors.Is(errs, vfs.ErrUncertain) && w.s.Stats().Failed != "" {
+		if !errors.Is(err, ErrSyncFailed) {
+			t.Errorf("%+v: publication after %v = %v; want %v", f, errs, err, ErrSyncFailed)
+		}
+		return
+	}
+	if err != nil {
+		t.Errorf("%+v: publication after the disk has recovered from %v = %v", f, errs, err)
+		return
+	}
+	if err := checkContent(w.s, w.head); err != nil {
+		t.Errorf("%+v: %v", f, err)
+	}
+	time.Sleep(w.s.cfg.Grace + retryAfter)
+	synctest.Wait()
+	if err := checkTidy(w.fs, w.s); err != nil {
+		t.Errorf("%+v: after one maintenance run: %v", f, err)
+	}
+}
+
+// shortened reports whether a salvage that could not read an intact file has kept less than it
+// might have, as it must, and if so makes what it has kept the head of the world.
+func (w *world) shortened(f fault, id string) bool {
+	if !w.damaged || f.err != syscall.EIO {
+		return false
+	}
+	for _, p := range w.chain {
+		if p.id == id {
+			w.head = p
+			return true
+		}
+	}
+	return false
 }

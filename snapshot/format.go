@@ -21,8 +21,6 @@ const (
 	minPageSize = 512
 	maxPageSize = 65536
 
-	maxUnit = recordHeaderSize + maxPageSize // bytes; of header, record and trailer, the largest
-
 	flagDelta = 1
 )
 

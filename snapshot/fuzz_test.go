@@ -57,7 +57,7 @@ func wantSameStream(t *testing.T, h Header, image io.ReaderAt, stream []byte) {
 
 // pull reports whether a decoder accepts the whole stream.
 func pull(stream []byte) bool {
-	d, err := newDecoder(bytes.NewReader(stream), maxUnit)
+	d, err := newDecoder(bytes.NewReader(stream), 0)
 	for err == nil {
 		_, err = d.next()
 	}

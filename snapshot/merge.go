@@ -53,16 +53,14 @@ func openMerge(fsys vfs.FS, dir string, run []link, h Header) (*merge, error) {
 	return m, nil
 }
 
-// openSource opens a file, to be read through a buffer of the given size or one that is as large
-// as a record.
+// openSource opens a file, to be read through a buffer of about the given size.
 func openSource(fsys vfs.FS, dir string, l *link, buffer int) (*source, error) {
 	f, err := fsys.Open(filepath.Join(dir, l.File))
 	if err != nil {
 		return nil, damaged(l.File, err)
 	}
-	h := l.header()
-	dec, err := newDecoder(f, h.bufferSize(max(recordHeaderSize+h.PageSize, min(buffer, readBuffer))))
-	if err == nil && dec.header != h {
+	dec, err := newDecoder(f, min(buffer, readBuffer))
+	if err == nil && dec.header != l.header() {
 		err = fmt.Errorf("%w: header is not the one in the manifest", ErrMalformed)
 	}
 	if err != nil {

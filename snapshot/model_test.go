@@ -228,7 +228,7 @@ func (m *model) crash(r *rapid.T) {
 		r.Fatal(err)
 	}
 	m.disk = m.disk.RestartRandom(rapid.Uint64().Draw(r, "disk"))
-	s, head, err := inspect(m.disk, allowed)
+	s, head, err := new(world).inspect(m.disk, allowed)
 	if err != nil {
 		r.Fatal(err)
 	}

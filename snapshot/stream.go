@@ -82,13 +82,20 @@ type decoder struct {
 	used int // bytes of the buffer that hold the unit returned last
 }
 
-// newDecoder reads the header of the stream in r. It holds no more in memory than buffer bytes,
-// which have to be as many as the largest unit.
+// newDecoder reads the header of the stream in r. It will hold buffer bytes in memory, or one unit.
 func newDecoder(r io.Reader, buffer int) (*decoder, error) {
-	d := &decoder{r: bufio.NewReaderSize(r, buffer)}
-	if _, err := d.next(); err != nil {
+	var unit [headerSize]byte
+	if _, err := io.ReadFull(r, unit[:]); errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return nil, fmt.Errorf("%w: it ends within its header", ErrMalformed)
+	} else if err != nil {
 		return nil, err
 	}
+	d := &decoder{}
+	if err := d.accept(unit[:]); err != nil {
+		return nil, err
+	}
+	buffer = d.header.bufferSize(max(buffer, recordHeaderSize+d.header.PageSize)) // bounded by validate
+	d.r = bufio.NewReaderSize(r, buffer)
 	return d, nil
 }
 
@@ -140,7 +147,7 @@ func Restore(ctx context.Context, r io.Reader, image vfs.File) (Header, error) {
 	} else if size != 0 {
 		return Header{}, fmt.Errorf("snapshot: file to restore into has %d bytes already", size)
 	}
-	d, err := newDecoder(r, max(readBuffer, maxUnit))
+	d, err := newDecoder(r, readBuffer)
 	if err != nil {
 		return Header{}, err
 	}

@@ -5,7 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -28,17 +30,52 @@ type world struct {
 
 	head    published   // the last whose Close has returned nil
 	pending []published // those whose Close has not returned, or has returned ErrUncertain, since
+	chain   []published // those that the manifest names, oldest first
+	used    []string    // all ids
 	index   uint64
 	seeds   uint64
+
+	damaged  bool // files are: Open may say so, and then the owner of the store comes to its rescue
+	covering bool // from every snapshot the log goes on
 }
 
-func (w *world) open() (err error) {
-	w.s, err = Open("snapshots", Config{FS: w.hook, CompactDeltas: -1})
-	return err
+// start opens the store as its owner does.
+func (w *world) start(fsys vfs.FS) (*Store, error) {
+	cfg := Config{FS: fsys, CompactDeltas: -1}
+	s, err := Open("snapshots", cfg)
+	if w.damaged && err == nil {
+		if err = s.Verify(context.Background()); err == nil {
+			return s, nil
+		}
+		err = errors.Join(err, s.Close())
+		s = nil
+	}
+	if !w.damaged || !errors.Is(err, ErrDamaged) {
+		return s, err
+	}
+	_, err = Salvage("snapshots", cfg, func(Head) bool { return w.covering })
+	if errors.Is(err, ErrDamaged) && !w.covering {
+		err = Discard("snapshots", cfg)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return Open("snapshots", cfg)
 }
 
 // a step is an act on the store. It returns the store's error.
 type step func(w *world) error
+
+func stepStart(w *world) (err error) {
+	w.s, err = w.start(w.hook)
+	return err
+}
+
+func stepStop(w *world) error {
+	err := w.s.Close()
+	w.s = nil
+	return err
+}
 
 func (w *world) publish(n snap) error {
 	k, err := sinkFor(w.s, n)
@@ -47,12 +84,17 @@ func (w *world) publish(n snap) error {
 	}
 	p := published{k.ID(), n.content}
 	w.pending = append(w.pending, p)
+	w.used = append(w.used, p.id)
 	if err := k.Close(); err != nil {
 		if !errors.Is(err, vfs.ErrUncertain) && !errors.Is(err, crashfs.ErrPowerLost) {
 			w.pending = w.pending[:len(w.pending)-1] // promised not to be there
 		}
 		return err
 	}
+	if n.parent == nil {
+		w.chain = nil
+	}
+	w.chain = append(w.chain, p)
 	w.head, w.pending = p, nil
 	return nil
 }
@@ -85,13 +127,26 @@ func stepInstall(by int) step {
 
 func stepCompact(w *world) error { return w.s.Compact(context.Background()) }
 
-// stepCompactUnder compacts while a delta is published, from within the opening of the files.
-func stepCompactUnder(w *world) error {
-	var inner error
-	w.hook.once = func() { inner = stepDelta(w) }
-	err := stepCompact(w)
-	w.hook.once = nil
-	return errors.Join(inner, err)
+// stepMerge merges all deltas.
+func stepMerge(w *world) error { return w.s.compact(context.Background(), mergeAll) }
+
+func mergeAll(chain []link) []rewriting {
+	if len(chain) < 3 {
+		return nil
+	}
+	return []rewriting{{chain, 1}}
+}
+
+// under returns a step that compacts while a delta is published, from within the opening of the
+// files.
+func under(compact step) step {
+	return func(w *world) error {
+		var inner error
+		w.hook.once = func() { inner = stepDelta(w) }
+		err := compact(w)
+		w.hook.once = nil
+		return errors.Join(inner, err)
+	}
 }
 
 // hookFS calls once before the first Open.
@@ -108,12 +163,27 @@ func (h *hookFS) Open(name string) (vfs.File, error) {
 	return h.FS.Open(name)
 }
 
+func (h *hookFS) Free(dir string) (int64, error) { return vfs.Free(h.FS, dir) }
+
 func stepCancel(w *world) error {
 	k, err := sinkFor(w.s, snap{index: 1, term: 1, content: fill(3, 0), install: true})
 	if err != nil {
 		return err
 	}
 	return k.Cancel()
+}
+
+// stepRead opens the head, reads half of it and closes the reader, and then reads all of it.
+func stepRead(w *world) error {
+	_, rc, err := w.s.Open(w.head.id)
+	if err != nil {
+		return err
+	}
+	_, err = io.CopyN(io.Discard, rc, 1000)
+	if err = errors.Join(err, rc.Close()); err != nil {
+		return err
+	}
+	return errors.Join(checkContent(w.s, w.head), w.s.Verify(context.Background()))
 }
 
 // stepGrace lets the grace periods end, and with them the files.
@@ -125,40 +195,121 @@ func stepGrace(w *world) error {
 
 // stepKill leaves a sink unfinished and opens the store anew, as after kill -9.
 func stepKill(w *world) error {
-	_, err := sinkFor(w.s, snap{index: 1, term: 1, content: fill(3, 0), install: true})
+	k, err := sinkFor(w.s, snap{index: 1, term: 1, content: fill(3, 0), install: true})
 	if err != nil {
 		return err
 	}
-	return errors.Join(w.s.Close(), w.open())
+	err = stepStop(w)
+	_ = k.stage.out.file.Close() // as the kernel does
+	return errors.Join(err, stepStart(w))
 }
 
-// scenarios are histories: prepare runs on a disk that works, act on one that fails.
-var scenarios = []struct {
+// harm returns a step that stops the store and damages the n-th file of the chain, or MANIFEST
+// if n is negative. What lies below that file can be salvaged, so it is the head then.
+func harm(n int, covering bool, act func(w *world, name string) error) step {
+	return func(w *world) error {
+		w.damaged, w.covering = true, covering
+		name := manifestName
+		if n >= 0 {
+			name = w.s.catalog.man.Chain[n].File
+		}
+		if n <= 0 || !covering {
+			w.head = published{}
+		} else {
+			w.head = w.chain[n-1]
+		}
+		if err := errors.Join(stepStop(w), act(w, "snapshots/"+name), w.fs.SyncDir("snapshots")); err != nil {
+			return err
+		}
+		f, err := w.fs.Create("flush") // where syncing a directory does nothing, syncing a file does
+		return errors.Join(err, f.Sync(), f.Close())
+	}
+}
+
+func remove(w *world, name string) error { return w.fs.Remove(name) }
+
+// flipBit changes a bit in the middle of a file.
+func flipBit(w *world, name string) error {
+	f, err := w.fs.Open(name)
+	if err != nil {
+		return err
+	}
+	data, err := io.ReadAll(f)
+	if err = errors.Join(err, f.Close(), w.fs.Remove(name)); err != nil { // it may not be changed itself
+		return err
+	}
+	data[len(data)/2] ^= 4
+	f, err = w.fs.Create(name)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	return errors.Join(err, f.Sync(), f.Close())
+}
+
+// A scenario is a history: prepare runs on a disk that works, act on one that fails.
+type scenario struct {
 	name         string
 	prepare, act []step
-}{
-	{"first image", nil, []step{stepImage}},
-	{"first install", nil, []step{stepInstall(5)}},
-	{"image", []step{stepImage, stepDelta}, []step{stepImage}},
-	{"delta", []step{stepImage}, []step{stepDelta, stepDelta}},
-	{"install lower", []step{stepImage, stepDelta}, []step{stepInstall(-1), stepDelta}},
-	{"install equal", []step{stepImage, stepDelta}, []step{stepInstall(0)}},
-	{"install higher", []step{stepImage, stepDelta}, []step{stepInstall(9)}},
-	{"compact", []step{stepImage, stepDelta, stepDelta}, []step{stepCompact}},
-	{"compact under a delta", []step{stepImage, stepDelta}, []step{stepCompactUnder}},
-	{"grace", []step{stepImage, stepDelta, stepInstall(-1)}, []step{stepGrace}},
-	{"cancel", []step{stepImage}, []step{stepCancel, stepDelta}},
-	{"open", []step{stepImage, stepDelta, stepCompact}, []step{stepKill}},
-	{"all", nil, []step{stepImage, stepDelta, stepDelta, stepCompactUnder, stepDelta, stepGrace, stepCancel,
-		stepInstall(-2), stepDelta, stepKill, stepDelta, stepCompact, stepImage, stepGrace}},
 }
 
-// prepared returns a world in which the steps have been taken.
-func prepared(t *testing.T, steps []step) *world {
+var (
+	begin  = []step{stepStart}
+	image1 = []step{stepStart, stepImage}
+	delta1 = []step{stepStart, stepImage, stepDelta}
+	delta3 = []step{stepStart, stepImage, stepDelta, stepDelta, stepDelta}
+)
+
+var scenarios = []scenario{
+	{"start", nil, []step{stepStart}},
+	{"first image", begin, []step{stepImage}},
+	{"first install", begin, []step{stepInstall(5)}},
+	{"image", delta1, []step{stepImage}},
+	{"delta", image1, []step{stepDelta, stepDelta}},
+	{"install lower", delta1, []step{stepInstall(-1), stepDelta}},
+	{"install equal", delta1, []step{stepInstall(0)}},
+	{"install higher", delta1, []step{stepInstall(9)}},
+	{"compact", delta3, []step{stepCompact}},
+	{"compact under a delta", delta1, []step{under(stepCompact)}},
+	{"merge", delta3, []step{stepMerge}},
+	{"merge under a delta", delta3, []step{under(stepMerge)}},
+	{"merge merged deltas, compact them", slices.Concat(delta3, []step{stepMerge, stepDelta}), []step{stepMerge, stepDelta, stepCompact}},
+	{"grace", slices.Concat(delta3, []step{stepMerge, stepInstall(-1)}), []step{stepGrace}},
+	{"cancel", image1, []step{stepCancel, stepDelta}},
+	{"read", delta3, []step{stepRead}},
+	{"open", slices.Concat(delta1, []step{stepCompact}), []step{stepKill}},
+	{"salvage", slices.Concat(delta3, []step{harm(2, true, flipBit)}), []step{stepStart, stepDelta}},
+	{"salvage what is there", slices.Concat(delta3, []step{harm(1, true, remove)}), []step{stepStart}},
+	{"discard", slices.Concat(delta3, []step{harm(0, false, flipBit)}), []step{stepStart, stepImage}},
+	{"discard without base", slices.Concat(delta1, []step{harm(0, false, remove)}), []step{stepStart}},
+	{"discard by a damaged manifest", slices.Concat(delta1, []step{harm(-1, false, flipBit)}), []step{stepStart}},
+	{"discard without manifest", slices.Concat(delta1, []step{harm(-1, false, remove)}), []step{stepStart}},
+	{"merge, compact and all the rest", begin, []step{stepImage, stepDelta, stepDelta, under(stepMerge), stepDelta, under(stepCompact), stepDelta,
+		stepGrace, stepCancel, stepInstall(-2), stepDelta, stepKill, stepDelta, stepMerge, stepCompact, stepImage, stepGrace}},
+}
+
+// disks are the kinds of disk that scenarios run on.
+var disks = []struct {
+	name string
+	make func() *crashfs.FS
+	only string // scenarios with this in their names
+}{
+	{"plain", crashfs.New, ""},
+	{"cloning", cloningDisk, "compact"}, // nothing else clones
+	{"windows", crashfs.NewWindows, ""},
+}
+
+func cloningDisk() *crashfs.FS {
+	fsys := crashfs.New()
+	fsys.OfferClone(true)
+	return fsys
+}
+
+// prepared returns a world on the disk in which the steps have been taken.
+func prepared(t *testing.T, disk *crashfs.FS, steps []step) *world {
 	t.Helper()
-	disk := newDisk()
+	disk.Freeze("*.base", "*.delta")
 	w := &world{fs: disk, hook: &hookFS{FS: disk}}
-	must(t, w.open())
 	t.Cleanup(func() {
 		if w.s != nil {
 			must(t, w.s.Close())
@@ -174,10 +325,10 @@ func prepared(t *testing.T, steps []step) *world {
 // allowed returns what the head may be after a crash.
 func (w *world) allowed() []published { return append([]published{w.head}, w.pending...) }
 
-// inspect opens the store on a disk as a start would find it, and checks that it keeps its
+// inspect starts the store on a disk as it is found after a crash, and checks that it keeps its
 // promise: it opens, its head is one of allowed, no litter is left. It returns the head.
-func inspect(disk *crashfs.FS, allowed []published) (*Store, published, error) {
-	s, err := Open("snapshots", Config{FS: disk, CompactDeltas: -1})
+func (w *world) inspect(disk *crashfs.FS, allowed []published) (*Store, published, error) {
+	s, err := w.start(disk)
 	if err != nil {
 		return nil, published{}, err
 	}
@@ -189,17 +340,26 @@ func inspect(disk *crashfs.FS, allowed []published) (*Store, published, error) {
 	if err := checkContent(s, allowed[i]); err != nil {
 		return s, published{}, err
 	}
+	return s, allowed[i], checkTidy(disk, s)
+}
+
+// checkTidy checks that the directory holds what the manifest in force names, and what was set
+// aside.
+func checkTidy(disk vfs.FS, s *Store) error {
 	want := []string{manifestName}
+	s.mu.Lock()
 	for _, l := range s.catalog.man.Chain {
 		want = append(want, l.File)
 	}
+	s.mu.Unlock()
 	got, err := disk.ReadDir("snapshots")
+	got = slices.DeleteFunc(got, func(name string) bool { return strings.HasSuffix(name, damagedExt) })
 	slices.Sort(want)
 	slices.Sort(got)
 	if err == nil && !slices.Equal(got, want) {
 		err = fmt.Errorf("directory holds %q; want %q", got, want)
 	}
-	return s, allowed[i], err
+	return err
 }
 
 func idsOf(p []published) (ids []string) {
@@ -220,23 +380,23 @@ func checkContent(s *Store, want published) error {
 	return err
 }
 
-// goOn checks that a store which has come back works: it publishes an image or a delta upon its
-// head and compacts, under an id that is new.
-func goOn(fs *crashfs.FS, s *Store, head published, used []published) error {
-	w := &world{fs: fs, s: s, head: head, index: 100, seeds: 1000}
-	acts := []step{stepDelta, stepCompact, stepInstall(-50)}
+// goOn checks that a store which has come back works: it publishes images and deltas, merges and
+// compacts, under ids that are new.
+func (w *world) goOn(disk *crashfs.FS, s *Store, head published) error {
+	next := &world{fs: disk, hook: &hookFS{FS: disk}, s: s, head: head, chain: []published{head}, index: 100, seeds: 1000}
+	acts := []step{stepDelta, stepDelta, stepMerge, stepDelta, stepCompact, stepInstall(-50)}
 	if head.id == "" {
 		acts = []step{stepImage, stepDelta}
 	}
 	for _, act := range acts {
-		if err := act(w); err != nil {
+		if err := act(next); err != nil {
 			return fmt.Errorf("go on: %w", err)
 		}
-		if err := checkContent(s, w.head); err != nil {
+		if err := checkContent(s, next.head); err != nil {
 			return fmt.Errorf("go on: %w", err)
 		}
-		if w.head.id != head.id && slices.Contains(idsOf(used), w.head.id) {
-			return fmt.Errorf("go on: id %s was used before", w.head.id)
+		if next.head.id != head.id && slices.Contains(w.used, next.head.id) {
+			return fmt.Errorf("go on: id %s was used before", next.head.id)
 		}
 	}
 	return nil
