@@ -13,7 +13,7 @@
 #   make fuzz      each fuzz target, and the random test of the snapshot store against a model, for
 #                  FUZZTIME (default 30s; a number and s, m or h)
 #   make bench     a table of what snapshots, compaction and restarts cost for databases of SIZES
-#                  (default "16 256 1024" MiB; three times the largest is needed in TMPDIR), then all
+#                  (default "16 256 1024" MiB; six times the largest should be free in TMPDIR), then all
 #                  benchmarks beside the code
 
 GO       ?= go

@@ -48,6 +48,7 @@ func benchCluster(ctx context.Context, binary, dir string, size int, t *table, p
 		{"a new follower", c.follower},
 	} {
 		progress(part.name)
+		settle()
 		if err := errors.Join(ctx.Err(), part.measure(t)); err != nil {
 			return fmt.Errorf("%s: %w", part.name, err)
 		}

@@ -7,8 +7,9 @@
 // The sizes are in MiB. One part (engine.go) drives packages db and snapshot as a node does, in this
 // process and without Raft; the other (cluster.go) starts the given binary, speaks HTTP to it, and
 // kills it. Everything lies below the system's directory for temporary files, which should be on the
-// disk in question, and is removed again; three times the size of the database is needed. The page
-// cache is warm: what is read was written just before.
+// disk in question, and is removed again; six times the size of the database should be free there.
+// The page cache is warm: what is read was written just before. The disk is made idle before each
+// part, but other work of the machine shows in all times, and most in the worst ones; bytes are exact.
 //
 // Bytes and memory come from /proc, so the command runs on Linux only.
 package main
