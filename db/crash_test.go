@@ -67,21 +67,30 @@ func (l *life) capture(id string) error {
 	return nil
 }
 
-// otherImage is a database in WAL mode without a WAL.
-var otherImage = func(t testing.TB) []byte {
-	d, err := Open(testPath(t), Config{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer d.Close()
-	exec(t, d, "CREATE TABLE small (v)", "INSERT INTO small VALUES(7)")
+// first is what a life begins with.
+var first = []string{"CREATE TABLE small (v)", "CREATE TABLE bulk (v)", "INSERT INTO bulk VALUES(zeroblob(20000))", "INSERT INTO small VALUES(1)"}
+
+// otherImage is a database that is hard to tell from the first snapshot of a life: it has the same size and
+// the same first page.
+func otherImage(t testing.TB) []byte {
+	d := openNew(t)
+	exec(t, d, first...)
 	var s chain
 	c, image, err := s.take(t, d)
 	if err != nil {
 		t.Fatal(err)
 	}
 	c.Release()
-	return image
+	exec(t, d, "UPDATE small SET v=7")
+	c, other, err := s.take(t, d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Release()
+	if len(other) != len(image) || !bytes.Equal(other[:4096], image[:4096]) || bytes.Equal(other, image) {
+		t.Fatal("the image is easy to tell from the first snapshot")
+	}
+	return other
 }
 
 // newLife makes a database at snapshot 1-1, with a marker and writes behind it.
@@ -99,9 +108,7 @@ func newLife(t testing.TB, other []byte) *life {
 		t.Fatal(err)
 	}
 	_, err = f.Write(other)
-	err = errors.Join(err, f.Sync(), f.Close(),
-		l.run("CREATE TABLE small (v)", "CREATE TABLE bulk (v)", "INSERT INTO bulk VALUES(zeroblob(20000))", "INSERT INTO small VALUES(1)"),
-		l.capture("1-1"), l.run("INSERT INTO small VALUES(2)"))
+	err = errors.Join(err, f.Sync(), f.Close(), l.run(first...), l.capture("1-1"), l.run("INSERT INTO small VALUES(2)"))
 	if err != nil {
 		t.Fatal(err)
 	}
