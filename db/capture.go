@@ -1,6 +1,7 @@
 package db
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -250,7 +251,7 @@ func (c *Capture) Next(buf []byte) (pgno uint32, err error) {
 		return 0, fmt.Errorf("read page %d: %w", pgno, err)
 	}
 	if err := c.main.sums.check(pgno, buf); err != nil {
-		return 0, errors.Join(err, c.d.damage())
+		return 0, cmp.Or(c.d.damage(), err)
 	}
 	c.next++
 	return pgno, nil

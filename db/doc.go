@@ -4,11 +4,13 @@
 //
 //	db.sqlite       the main file; it changes only in Capture and Replace
 //	db.sqlite-wal   what was applied since; no fsync, no automatic checkpoint
-//	db.clean        the marker: names the snapshot that the main file equals
+//	db.sums         the checksums of the pages of the main file
+//	db.clean        the marker: names the snapshot that the main file equals, and the checksums
 //
 // The live database is disposable. Open keeps it only if the marker proves that the main file
 // equals the snapshot the caller will start from; otherwise it deletes the files, and the caller
-// restores a snapshot and replays the log.
+// restores a snapshot and replays the log. A page of a kept file is compared with its checksum the first
+// time it is read; one that is wrong withdraws the marker and ends the use of the database.
 //
 // One connection writes and belongs to the caller of Apply, Capture and Replace, Raft's FSM
 // goroutine. Readers come from a pool and belong to the call of Query or Prepare that took them.
@@ -17,7 +19,8 @@
 // drops the POSIX locks that the process, SQLite included, holds on the file.
 //
 // DB.mu guards what Capture, Published, Release and Replace share, and is held while they touch the
-// main file. Lock order: DB.mu, then a pool's opening, then its mu.
+// main file; only Published syncs it without. Lock order: DB.mu, then a pool's opening, then its mu; the
+// lock of the checksums (sums.c) is last, and held by the VFS.
 //
 // SQLite is called through a small binding of our own (sqlite.h, sqlite.c, conn.go) instead of
 // database/sql: the clock, the random numbers and the counters of a connection must follow the
