@@ -101,8 +101,8 @@ static int vfs_write(sqlite3_file *f, const void *p, int n, int64_t off) {
 // ---- The main file ----
 
 // check_from_file reads a page that the caller has only a part of, or that seems to be damaged, and
-// checks it while nobody writes.
-static int check_from_file(sqlite3_file *f, struct db_sums *s, uint32_t pgno, uint32_t size) {
+// checks it while nobody writes. It leaves the page in to, if that is not NULL.
+static int check_from_file(sqlite3_file *f, struct db_sums *s, uint32_t pgno, uint32_t size, void *to) {
 	unsigned char *page = malloc(size);
 	if (page == NULL) {
 		return NOMEM;
@@ -117,6 +117,9 @@ static int check_from_file(sqlite3_file *f, struct db_sums *s, uint32_t pgno, ui
 		rc = CORRUPT;
 	}
 	db_sums_unlock(s);
+	if (rc == OK && to != NULL) {
+		memcpy(to, page, size);
+	}
 	free(page);
 	return rc;
 }
@@ -136,21 +139,19 @@ static int main_read(sqlite3_file *f, void *p, int n, int64_t off) {
 			continue;
 		}
 		int whole = i * size >= off && (i + 1) * size <= off + n;
-		if (whole && db_sums_check(s, pgno, (char *)p + (i * size - off))) {
+		void *page = whole ? (char *)p + (i * size - off) : NULL;
+		if (whole && db_sums_check(s, pgno, page)) {
 			continue;
 		}
-		int bad = check_from_file(f, s, pgno, size);
+		int bad = check_from_file(f, s, pgno, size, page);
 		if (bad != OK) {
 			return bad;
-		}
-		if (whole) { // the first attempt met a write
-			return methods(f)->real->xRead(f, p, n, off);
 		}
 	}
 	return rc;
 }
 
-// note_write takes over the sums of what was written. A part of a page is read again with the rest.
+// note_write takes over the sums of what was written.
 static int note_write(sqlite3_file *f, struct db_sums *s, const unsigned char *p, int n, int64_t off) {
 	uint32_t size = db_sums_page_size(s);
 	if (size == 0 && off == 0) { // the first page of a new database
