@@ -193,7 +193,7 @@ func TestFault1440(t *testing.T) {
 			exec(t, d, fill, "DELETE FROM t", "PRAGMA incremental_vacuum")
 		}},
 	}
-	for pageSize, rows := range map[int]int{512: 100, 65536: 1000} {
+	for pageSize, rows := range map[int]int{512: 100, 65536: 600} {
 		fill := fmt.Sprintf("INSERT INTO t SELECT randomblob(900) FROM (WITH RECURSIVE c(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM c WHERE i<%d) SELECT i FROM c)", rows)
 		for _, tt := range tests {
 			t.Run(fmt.Sprintf("%d bytes, %s", pageSize, tt.name), func(t *testing.T) {
@@ -461,7 +461,7 @@ func TestFault1103(t *testing.T) {
 		})
 	}
 	var s chain
-	for i := range 24 {
+	for i := range 16 {
 		exec(t, d, "BEGIN", "INSERT INTO a VALUES(7)", "INSERT INTO b VALUES(7)", "COMMIT")
 		switch i % 4 {
 		case 0:
@@ -484,7 +484,7 @@ func TestFault1103(t *testing.T) {
 	}
 	stop.Store(true)
 	readers.Wait()
-	if reads.Load() < 40 {
+	if reads.Load() < 16 {
 		t.Errorf("only %d reads", reads.Load())
 	}
 }
