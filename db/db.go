@@ -111,7 +111,7 @@ func (d *DB) open() error {
 }
 
 // openKept opens the files of a former process and reads the schema, without which nothing can be
-// done. If that finds damage the files are deleted, and openKept returns nil.
+// done. If that finds damage, be it of the header, the files are deleted, and openKept returns nil.
 func (d *DB) openKept(s *sums) (*sums, error) {
 	d.track.head, d.track.marked = d.cfg.Head, true
 	err := d.openFiles(s)

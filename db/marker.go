@@ -167,8 +167,7 @@ func prove(fsys vfs.FS, path, head string) (_ *sums, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	// The header tells the size of a page, so the first page is checked at once.
-	pageSize, err := pageSizeOf(f)
+	pageSize, err := pageSizeOf(f) // if it is wrong, so are the number of pages and the digest
 	if err != nil {
 		return nil, err
 	}
@@ -183,9 +182,5 @@ func prove(fsys vfs.FS, path, head string) (_ *sums, err error) {
 	if got := s.digest(); got != m.Sums {
 		return nil, fmt.Errorf("%s has the digest %s; the marker says %s", sumsName, got, m.Sums)
 	}
-	first := make([]byte, pageSize)
-	if _, err := f.ReadAt(first, 0); err != nil {
-		return nil, err
-	}
-	return s, s.check(1, first)
+	return s, nil
 }

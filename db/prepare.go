@@ -35,7 +35,7 @@ func (d *DB) Prepare(req *command.Request) (readOnly bool, err error) {
 	case req.Kind == command.Execute || !readOnly:
 		return false, nil
 	}
-	c, err := d.borrow(context.Background(), d.judges) // they are never held for long
+	c, err := d.judges.get(context.Background()) // they are never held for long
 	if err != nil {
 		return false, err
 	}

@@ -28,7 +28,7 @@ func (d *DB) Query(ctx context.Context, req *command.Request) (*command.Response
 		limited, cancel = context.WithTimeout(ctx, req.DBTimeout)
 		defer cancel()
 	}
-	c, err := d.borrow(limited, d.readers)
+	c, err := d.readers.get(limited)
 	if err != nil {
 		return nil, err
 	}
@@ -36,17 +36,8 @@ func (d *DB) Query(ctx context.Context, req *command.Request) (*command.Response
 	return resp, errors.Join(err, d.giveBack(d.readers, c))
 }
 
-// borrow takes a connection from p, for giveBack. Opening one reads pages, as its use does.
-func (d *DB) borrow(ctx context.Context, p *pool) (*pooled, error) {
-	c, err := p.get(ctx)
-	if err != nil {
-		return nil, errors.Join(d.damage(), err)
-	}
-	return c, nil
-}
-
-// giveBack returns ErrDamaged if a page was found damaged: no answer is better than one that somebody
-// may have got from it. The connection is given back after that, so that Close waits for it.
+// giveBack gives back a connection of p. It returns ErrDamaged if a page was found damaged, and before
+// that withdraws the marker, so that Close waits for it.
 func (d *DB) giveBack(p *pool, c *pooled) error {
 	err := d.damage()
 	return errors.Join(err, p.put(c))

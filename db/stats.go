@@ -71,7 +71,7 @@ func (d *DB) Stats() (Stats, error) {
 		modified = wal.ModTime.UTC()
 	}
 	// The judges are set up like the readers, and never busy for long.
-	c, err := d.borrow(context.Background(), d.judges)
+	c, err := d.judges.get(context.Background())
 	if err != nil {
 		return s, fmt.Errorf("describe database: %w", err)
 	}

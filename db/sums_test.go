@@ -107,6 +107,7 @@ func TestBitFlips(t *testing.T) {
 	dice := rand.New(rand.NewPCG(seed, 0))
 	const pageSize = 1024
 	path, image := keepable(t, pageSize, rich...)
+	schema := schemaPages(t, path)
 	apply := func(sql string) func(d *DB) error {
 		return func(d *DB) error {
 			_, err := d.Apply(&command.Entry{Kind: command.Execute, Request: &command.Request{Statements: statements(sql)}})
@@ -150,13 +151,18 @@ func TestBitFlips(t *testing.T) {
 			harm(t, copied, flip((pgno-1)*pageSize+dice.IntN(pageSize), dice.IntN(8)))
 			var told atomic.Int32
 			d := open(t, copied, Config{Head: "1-1", Damaged: func(error) { told.Add(1) }})
-			if d.Head() == "" {
-				continue // a page that the opening needs
+			if deleted := d.Head() == ""; deleted != schema[int64(pgno)] {
+				t.Fatalf("page %d, of the schema %t: deleted %t", pgno, schema[int64(pgno)], deleted)
+			} else if deleted {
+				continue
 			}
 			err := uses[use](d)
 			bad := d.sums.Load().damaged()
 			if bad != 0 && bad != uint32(pgno) || errors.Is(err, ErrDamaged) != (bad != 0) || int(told.Load()) != min(int(bad), 1) {
 				t.Fatalf("page %d, use %d: %v; damaged is page %d; told %d times", pgno, use, err, bad, told.Load())
+			}
+			if all := use == len(uses)-1; all && bad == 0 {
+				t.Fatalf("page %d: a capture of all has not found it", pgno)
 			}
 			if bad == 0 {
 				continue
@@ -182,6 +188,20 @@ func TestBitFlips(t *testing.T) {
 	if met < 20 {
 		t.Error("the uses do not read enough")
 	}
+}
+
+// schemaPages returns the pages that every opening reads.
+func schemaPages(t testing.TB, path string) map[int64]bool {
+	t.Helper()
+	d := open(t, killed(t, path), Config{Head: "1-1"})
+	pages := map[int64]bool{}
+	for _, row := range query(t, d, "SELECT pageno FROM dbstat WHERE name='sqlite_schema'").Results[0].Rows.Values {
+		pages[row[0].(int64)] = true
+	}
+	if len(pages) < 2 {
+		t.Fatalf("the schema has %d pages, too few", len(pages))
+	}
+	return pages
 }
 
 // TestBadSums damages db.sums: nobody may take that for damage of the main file.
