@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"testing"
@@ -27,6 +28,7 @@ const parallel = "4"
 
 func TestMain(m *testing.M) {
 	flag.Parse()
+	debug.SetGCPercent(400) // the enumerations make a lot of garbage, of little size
 	if err := flag.Set("test.parallel", parallel); err != nil {
 		panic(err)
 	}

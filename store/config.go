@@ -36,9 +36,8 @@ type Config struct {
 	Logger *slog.Logger // nil discards
 
 	// For tests.
-	fs           vfs.FS                  // all files but raft.db and what SQLite writes; nil means vfs.OS
-	logStep      func(name string) error // called before each change of raft.db
-	recoveryStep func(name string) error // called before each step of a recovery
+	fs      vfs.FS                  // all files but raft.db and what SQLite writes; nil means vfs.OS
+	logStep func(name string) error // called before each change of raft.db
 }
 
 // RaftConfig holds the settings of Raft itself.
@@ -120,9 +119,6 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.logStep == nil {
 		c.logStep = func(string) error { return nil }
-	}
-	if c.recoveryStep == nil {
-		c.recoveryStep = func(string) error { return nil }
 	}
 	return c, errors.Join(errs...)
 }

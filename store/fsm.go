@@ -26,9 +26,7 @@ type outcome struct {
 
 // fsm is the state machine: it applies the log to the database.
 type fsm struct {
-	db       *db.DB
-	fs       vfs.FS
-	image    string // file that restores are written to
+	target
 	log      *slog.Logger
 	closing  <-chan struct{}
 	failure  *latch
@@ -48,6 +46,13 @@ type fsm struct {
 	base   atomic.Pointer[string]
 	idle   idle
 	damage *damage
+}
+
+// target is what a state machine writes to. Immutable.
+type target struct {
+	db    *db.DB
+	fs    vfs.FS
+	image string // file that restores are written to, on their way into db
 }
 
 // idle says when the log is shortened although nothing has changed. Immutable.

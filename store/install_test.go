@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -73,22 +74,7 @@ func TestInstallBelowSurplus(t *testing.T) {
 func TestInstallVoidsLog(t *testing.T) {
 	t.Parallel()
 	leader, stray := newStray(t, nil)
-	stray.writePeers(t, leader, stray) // makes a snapshot of the surplus
-	stray.open(t)
-	stray.close(t)
-	l := newLog(t, filepath.Join(stray.cfg.Dir, logFile))
-	snaps, err := snapshot.Open(filepath.Join(stray.cfg.Dir, snapshotsDir), snapshot.Config{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	head, _ := snaps.Head()
-	surplus := entries(head.Term, head.Index+1, head.Index+6)
-	for _, e := range surplus {
-		e.Type = raft.LogNoop
-	}
-	if err := errors.Join(l.StoreLogs(surplus), l.bolt.Close(), snaps.Close()); err != nil {
-		t.Fatal(err)
-	}
+	stray.addSurplus(t, leader, 6)
 	stray.open(t)
 	stray.waitRows(t, "SELECT v FROM foo", "a,b")
 	checkSettled(t, leader, stray)
@@ -98,6 +84,74 @@ func TestInstallVoidsLog(t *testing.T) {
 	leader.exec(t, "INSERT INTO foo VALUES('c')")
 	stray.restart(t)
 	stray.waitRows(t, "SELECT v FROM foo", "a,b,c")
+}
+
+// addSurplus makes a snapshot of all that n has, and adds entries behind it that nobody else has.
+func (n *node) addSurplus(t *testing.T, leader *node, count uint64) {
+	t.Helper()
+	n.writePeers(t, leader, n)
+	n.open(t)
+	n.close(t)
+	l := newLog(t, filepath.Join(n.cfg.Dir, logFile))
+	snaps, err := snapshot.Open(filepath.Join(n.cfg.Dir, snapshotsDir), snapshot.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	head, _ := snaps.Head()
+	surplus := entries(head.Term, head.Index+1, head.Index+count)
+	for _, e := range surplus {
+		e.Type = raft.LogNoop
+	}
+	if err := errors.Join(l.StoreLogs(surplus), l.bolt.Close(), snaps.Close()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestInstallVoidsLogIdle is TestInstallVoidsLog in a cluster that nobody writes to. Raft learns where the log
+// ends when something is appended, so the leader has to.
+func TestInstallVoidsLogIdle(t *testing.T) {
+	t.Parallel()
+	leader, stray := newStray(t, nil)
+	leader.snapshot(t, 1)
+	stray.addSurplus(t, leader, 30)
+	stray.open(t)
+	own, _ := stray.snaps.Head()
+	eventually(t, "an install", func() error {
+		if head, _ := stray.snaps.Head(); head.ID == own.ID {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	eventually(t, "a log", func() error {
+		if stray.logs.void() {
+			return errors.New("the log is still void")
+		}
+		return stray.Ready()
+	})
+	if got := stray.rows(t, command.None, "SELECT v FROM foo"); got != "a,b" {
+		t.Errorf("rows = %q; want a,b", got)
+	}
+}
+
+// TestInstallBehindCommit installs a snapshot of a cluster that has never committed what this node has, while the
+// node runs. Raft would apply nothing before the leader has passed the old commit index.
+func TestInstallBehindCommit(t *testing.T) {
+	t.Parallel()
+	n := newSingle(t)
+	n.exec(t, "CREATE TABLE foo (v TEXT)", "INSERT INTO foo VALUES('a')")
+	n.snapshot(t, 0)
+	head, rc := n.openHead(t)
+	n.exec(t, "INSERT INTO foo VALUES('ghost')")
+	n.install(t, head.Index, head.Term+1, rc)
+	_, rc = n.openHead(t)
+	if err := n.fsm.Restore(rc); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.Wait(); err == nil || !strings.Contains(err.Error(), "a restart is needed") {
+		t.Errorf("Wait = %v; want that a restart is needed", err)
+	}
+	n.restart(t)
+	n.waitRows(t, "SELECT v FROM foo", "a")
 }
 
 // checkSettled makes sure that the leader has sent its snapshot at most once.

@@ -118,7 +118,6 @@ type recovery struct {
 	snaps *snapshot.Store
 	logs  *logStore
 	log   *slog.Logger
-	step  func(name string) error // called before each step; tests cut here
 }
 
 // run returns whether there was anything to do.
@@ -153,9 +152,6 @@ func (r *recovery) run(ctx context.Context) (bool, error) {
 // publish makes the newest snapshot and all of the log, committed or not, the head, with peers as
 // its members.
 func (r *recovery) publish(ctx context.Context, peers raft.Configuration) (index uint64, err error) {
-	if err := r.step("open"); err != nil {
-		return 0, err
-	}
 	// Whatever the live database was, it is not the head that this makes.
 	d, err := db.Open(filepath.Join(r.cfg.Dir, dbFile), db.Config{
 		ForeignKeys: r.cfg.ForeignKeys, MaxReaders: 1, FS: r.cfg.fs, Logger: r.log,
@@ -164,9 +160,6 @@ func (r *recovery) publish(ctx context.Context, peers raft.Configuration) (index
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, d.Close()) }()
-	if err := r.step("withdraw"); err != nil {
-		return 0, err
-	}
 	if err := d.WithdrawMarker(); err != nil {
 		return 0, fmt.Errorf("withdraw marker: %w", err)
 	}
@@ -180,16 +173,10 @@ func (r *recovery) publish(ctx context.Context, peers raft.Configuration) (index
 	if err != nil {
 		return 0, err
 	}
-	if err := r.step("publish"); err != nil {
-		return 0, err
-	}
 	return index, r.write(d, peers, index, term)
 }
 
 func (r *recovery) restore(ctx context.Context, d *db.DB, id string) (err error) {
-	if err := r.step("restore"); err != nil {
-		return err
-	}
 	_, rc, err := r.snaps.Open(id)
 	if err != nil {
 		return err
@@ -204,9 +191,6 @@ func (r *recovery) restore(ctx context.Context, d *db.DB, id string) (err error)
 
 // replay applies the log behind head and returns where it ends.
 func (r *recovery) replay(ctx context.Context, d *db.DB, head snapshot.Head) (index, term uint64, err error) {
-	if err := r.step("replay"); err != nil {
-		return 0, 0, err
-	}
 	index, term = head.Index, head.Term
 	_, last, err := r.logs.bounds()
 	if err != nil {
@@ -269,14 +253,8 @@ func (r *recovery) write(d *db.DB, peers raft.Configuration, index, term uint64)
 
 // finish makes sure that the recovery is not done again.
 func (r *recovery) finish(name string) error {
-	if err := r.step("clear"); err != nil {
-		return err
-	}
 	// Old entries that change the membership must not be found again.
 	if err := r.logs.clear(); err != nil {
-		return err
-	}
-	if err := r.step("rename"); err != nil {
 		return err
 	}
 	if err := r.cfg.fs.Rename(name, filepath.Join(filepath.Dir(name), peersDone)); err != nil {

@@ -1,7 +1,6 @@
 package store
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -98,59 +97,37 @@ func fullRestart(t *testing.T, n *node) {
 	}
 }
 
-// TestRecoveryCut cuts a recovery before each of its steps, and repeats it.
-func TestRecoveryCut(t *testing.T) {
+// TestRecoveryAddress gives a node on its own another address, which is the everyday use of a recovery.
+// TestCrash interrupts it.
+func TestRecoveryAddress(t *testing.T) {
 	t.Parallel()
-	cut := errors.New("cut")
-	for step := 0; ; step++ {
-		n := newSingle(t)
-		n.exec(t, "CREATE TABLE foo (v TEXT)", "INSERT INTO foo VALUES('a')")
-		n.snapshot(t, 0)
-		n.exec(t, "INSERT INTO foo VALUES('b')")
-		n.close(t)
-		old := n.cfg.Addr
-		n.cfg.Addr = newNode(t, "n1").cfg.Addr // the reason for the recovery
-		n.writePeers(t, n)
-		reached := 0
-		n.cfg.recoveryStep = func(string) error {
-			if reached++; reached > step {
-				return cut
-			}
-			return nil
-		}
-		err := n.tryOpen(t)
-		n.cfg.recoveryStep = nil
-		if err != nil && !errors.Is(err, cut) {
-			t.Fatalf("step %d: %v", step, err)
-		}
-		done := err == nil
-		if !done {
-			n.open(t)
-		}
-		waitLeader(t, n)
-		if got := n.rows(t, command.Weak, "SELECT v FROM foo"); got != "a,b" {
-			t.Errorf("step %d: rows = %q; want a,b", step, got)
-		}
-		if c := n.Counters(); c["num_restores_start"] != 1 || c["num_recoveries"] != 1 {
-			t.Errorf("step %d: counters are %v", step, c)
-		}
-		servers, err := n.Servers()
-		if err != nil || len(servers) != 1 || servers[0].Addr != n.cfg.Addr || n.cfg.Addr == old {
-			t.Errorf("step %d: servers are %v, %v", step, servers, err)
-		}
-		if _, err := os.Stat(filepath.Join(n.cfg.Dir, raftDir, peersFile)); !os.IsNotExist(err) {
-			t.Errorf("step %d: peers.json: %v", step, err)
-		}
-		n.exec(t, "INSERT INTO foo VALUES('c')")
-		n.restart(t)
-		waitLeader(t, n)
-		if got := n.rows(t, command.Weak, "SELECT v FROM foo"); got != "a,b,c" {
-			t.Errorf("step %d: rows after a restart = %q; want a,b,c", step, got)
-		}
-		n.close(t)
-		if done {
-			return // every step was cut
-		}
+	n := newSingle(t)
+	n.exec(t, "CREATE TABLE foo (v TEXT)", "INSERT INTO foo VALUES('a')")
+	n.snapshot(t, 0)
+	n.exec(t, "INSERT INTO foo VALUES('b')")
+	n.close(t)
+	n.cfg.Addr = newNode(t, "n1").cfg.Addr
+	n.writePeers(t, n)
+	n.open(t)
+	waitLeader(t, n)
+	if got := n.rows(t, command.Weak, "SELECT v FROM foo"); got != "a,b" {
+		t.Errorf("rows = %q; want a,b", got)
+	}
+	if c := n.Counters(); c["num_restores_start"] != 1 || c["num_recoveries"] != 1 {
+		t.Errorf("counters are %v", c)
+	}
+	servers, err := n.Servers()
+	if err != nil || len(servers) != 1 || servers[0].Addr != n.cfg.Addr {
+		t.Errorf("servers are %v, %v", servers, err)
+	}
+	if _, err := os.Stat(filepath.Join(n.cfg.Dir, raftDir, peersFile)); !os.IsNotExist(err) {
+		t.Errorf("peers.json: %v", err)
+	}
+	n.exec(t, "INSERT INTO foo VALUES('c')")
+	n.restart(t)
+	waitLeader(t, n)
+	if got := n.rows(t, command.Weak, "SELECT v FROM foo"); got != "a,b,c" {
+		t.Errorf("rows after a restart = %q; want a,b,c", got)
 	}
 }
 

@@ -203,7 +203,7 @@ func (s *Store) openFiles(ctx context.Context) (head snapshot.Head, exists bool,
 	if err := s.openLog(head, exists); err != nil {
 		return head, false, err
 	}
-	r := &recovery{cfg: s.cfg, snaps: snaps, logs: s.logs, log: s.log, step: s.cfg.recoveryStep}
+	r := &recovery{cfg: s.cfg, snaps: snaps, logs: s.logs, log: s.log}
 	recovered, err := r.run(ctx)
 	if err != nil {
 		return head, false, err
@@ -278,9 +278,7 @@ func (s *Store) claim(recovered bool) error {
 
 func (s *Store) buildFSM(head snapshot.Head) {
 	s.fsm = &fsm{
-		db:       s.db,
-		fs:       s.cfg.fs,
-		image:    filepath.Join(s.cfg.Dir, restoreFile),
+		target:   target{s.db, s.cfg.fs, filepath.Join(s.cfg.Dir, restoreFile)},
 		log:      s.log,
 		closing:  s.closing,
 		failure:  s.failure,
