@@ -45,7 +45,7 @@ func eachScenario(t *testing.T, act func(t *testing.T, sc scenario, disk func() 
 // TestCrash repeats each scenario with the power cut before every operation that changes the disk.
 // Whatever the disk has kept, the store opens, its head is the last snapshot whose Close has
 // returned nil or one whose Close was under way, and it holds what was captured. The start after
-// that is cut off before every operation as well.
+// each act alone is cut off before every operation as well.
 func TestCrash(t *testing.T) {
 	base, n := seed(t), newTried(t)
 	eachScenario(t, func(t *testing.T, sc scenario, disk func() *crashfs.FS) {
@@ -54,7 +54,7 @@ func TestCrash(t *testing.T) {
 				w := crashed(t, sc, disk(), op)
 				if last = w == nil; !last {
 					n.crashes.Add(1)
-					inspectAll(t, n, fmt.Sprintf("power cut before operation %d", op), w, base)
+					inspectAll(t, n, fmt.Sprintf("power cut before operation %d", op), w, base, !sc.long())
 				}
 			})
 		}
@@ -89,9 +89,9 @@ func poweredOn(fs *crashfs.FS) bool {
 	return err == nil
 }
 
-// inspectAll inspects every disk that the crash of w may have left, and every disk that a second
-// crash, during the start after, may leave.
-func inspectAll(t *testing.T, n *tried, when string, w *world, base uint64) {
+// inspectAll inspects every disk that the crash of w may have left and, if told to, every disk that
+// a second crash, during the start after, may leave.
+func inspectAll(t *testing.T, n *tried, when string, w *world, base uint64, again bool) {
 	t.Helper()
 	for i := range randomDisks + 2 {
 		disk := func() *crashfs.FS {
@@ -107,7 +107,7 @@ func inspectAll(t *testing.T, n *tried, when string, w *world, base uint64) {
 			t.Errorf("%s, disk %d: %v", when, i, err)
 			return
 		}
-		for op := 0; ; op++ {
+		for op := 0; again; op++ {
 			d := disk()
 			d.CrashAfter(op)
 			s, err := w.start(d)
@@ -118,11 +118,11 @@ func inspectAll(t *testing.T, n *tried, when string, w *world, base uint64) {
 				break
 			}
 			n.crashes.Add(1)
-			again := d.Restart()
+			left := d.Restart()
 			if op%2 > 0 || i == 1 {
-				again = d.RestartRandom(base + uint64(op))
+				left = d.RestartRandom(base + uint64(op))
 			}
-			if err := w.inspectOnce(again, w.allowed()); err != nil {
+			if err := w.inspectOnce(left, w.allowed()); err != nil {
 				t.Errorf("%s, disk %d, again before operation %d of the start: %v", when, i, op, err)
 				return
 			}
@@ -196,7 +196,7 @@ func TestError(t *testing.T) {
 	base, n := seed(t), newTried(t)
 	eachScenario(t, func(t *testing.T, sc scenario, disk func() *crashfs.FS) {
 		all := faults
-		if len(sc.act) > 5 || !strings.Contains(t.Name(), "plain") {
+		if sc.long() || !strings.Contains(t.Name(), "plain") {
 			all = faults[4:] // every act has had all of them alone, on a plain disk
 		}
 		for _, f := range all {

@@ -42,6 +42,14 @@ func TestGolden(t *testing.T) {
 		{"compact.txt", chain(one, three), func(t *testing.T, s *Store, _ string) {
 			must(t, s.Compact(context.Background()))
 		}},
+		{"merge.txt", chain3(one, three), func(t *testing.T, s *Store, _ string) {
+			must(t, s.compact(context.Background(), mergeAll))
+			time.Sleep(s.cfg.Grace)
+		}},
+		{"compact_clone.txt", chain(one, three), func(t *testing.T, s *Store, _ string) {
+			s.fs.(*crashfs.FS).OfferClone(true)
+			must(t, s.Compact(context.Background()))
+		}},
 		{"compact_nothing.txt", image(one), func(t *testing.T, s *Store, _ string) {
 			must(t, s.Compact(context.Background()))
 		}},
@@ -91,6 +99,37 @@ func TestGoldenOpen(t *testing.T) {
 	golden(t, "open_litter.txt", fsys.Trace())
 }
 
+// TestGoldenRescue pins what Salvage and Discard do, each followed by Open.
+func TestGoldenRescue(t *testing.T) {
+	tests := []struct {
+		file   string
+		damage func(t *testing.T, fsys *crashfs.FS)
+		act    func(fsys *crashfs.FS) error
+	}{
+		{"salvage.txt", change("000003.delta", flip(100)), func(fsys *crashfs.FS) error {
+			_, err := Salvage("snapshots", Config{FS: fsys}, always)
+			return err
+		}},
+		{"discard.txt", change("000001.base", flip(100)), func(fsys *crashfs.FS) error {
+			return Discard("snapshots", Config{FS: fsys})
+		}},
+		{"discard_manifest.txt", change(manifestName, flip(100)), func(fsys *crashfs.FS) error {
+			return Discard("snapshots", Config{FS: fsys})
+		}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.file, func(t *testing.T) {
+			fsys := newDisk()
+			longChain(t, fsys)
+			tt.damage(t, fsys)
+			fsys.Trace()
+			must(t, tt.act(fsys))
+			must(t, openStore(t, fsys).Close())
+			golden(t, tt.file, fsys.Trace())
+		})
+	}
+}
+
 func litter(t *testing.T, fsys *crashfs.FS, names ...string) {
 	t.Helper()
 	for _, name := range names {
@@ -116,5 +155,18 @@ func chain(c, next content) func(*testing.T, *Store) string {
 		t.Helper()
 		head := image(c)(t, s)
 		return mustPublish(t, s, snap{index: 2, term: 1, content: next, parent: &c, head: head})
+	}
+}
+
+// chain3 prepares a store with an image and three deltas.
+func chain3(c, next content) func(*testing.T, *Store) string {
+	return func(t *testing.T, s *Store) string {
+		t.Helper()
+		head := chain(c, next)(t, s)
+		for range 2 {
+			head = mustPublish(t, s, snap{index: 3, term: 1, content: c, parent: &next, head: head})
+			c, next = next, c
+		}
+		return head
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -71,44 +70,6 @@ func TestEqualIndex(t *testing.T) {
 		wantHead(t, s, second)
 		wantContent(t, s, second, two)
 	})
-}
-
-// TestReaderStability: a reader that has read some bytes gets the rest of the same snapshot,
-// whatever happens to the store meanwhile.
-func TestReaderStability(t *testing.T) {
-	one := fill(6, 1)
-	two := one.change(7, 2)
-	three := two.change(5, 3)
-	want := streamOf(t, two.image())
-	for _, n := range []int{0, 1, len(want) / 2, len(want) - 1} {
-		t.Run(fmt.Sprintf("after %d bytes", n), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				fsys := newDisk()
-				s := openStore(t, fsys)
-				head := chain(one, two)(t, s)
-				_, rc, err := s.Open(head)
-				must(t, err)
-				got := make([]byte, n)
-				_, err = io.ReadFull(rc, got)
-				must(t, err)
-
-				mustPublish(t, s, snap{index: 3, term: 1, content: three, parent: &two, head: head})
-				must(t, s.Compact(context.Background()))
-				mustPublish(t, s, snap{index: 1, term: 1, content: one, install: true})
-				must(t, s.Verify(context.Background()))
-				must(t, stepGrace(&world{s: s}))
-				must(t, s.Close())
-				mustPublish(t, openStore(t, fsys), snap{index: 1, term: 1, content: three, install: true})
-
-				rest, err := io.ReadAll(rc)
-				must(t, err)
-				if !bytes.Equal(append(got, rest...), want) {
-					t.Error("the bytes are not those of the snapshot")
-				}
-				must(t, rc.Close())
-			})
-		})
-	}
 }
 
 // TestListedIsOpenable lists, opens and verifies as fast as it can, while everything that can

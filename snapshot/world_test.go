@@ -253,6 +253,9 @@ type scenario struct {
 	prepare, act []step
 }
 
+// long reports whether the acts of the scenario are also scenarios of their own.
+func (sc *scenario) long() bool { return len(sc.act) > 5 }
+
 var (
 	begin  = []step{stepStart}
 	image1 = []step{stepStart, stepImage}
