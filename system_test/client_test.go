@@ -109,6 +109,16 @@ func (n *node) execute(statements ...any) *answer {
 	return done
 }
 
+// repeat writes, as one transaction, what does no harm if it is done twice, until it is known to be
+// done.
+func (n *node) repeat(statements ...any) {
+	n.t.Helper()
+	within(n.t, formLimit, fmt.Sprintf("%s executes %.200v", n.id, statements), func() error {
+		_, err := n.sql(requestLimit, "/db/execute?transaction", statements...)
+		return err
+	})
+}
+
 // tryQuery reads rows; their values are written as Go prints them, NULL as <nil>.
 func (n *node) tryQuery(level, sql string) ([]string, error) {
 	a, err := n.sql(requestLimit, "/db/query?level="+url.QueryEscape(level), sql)

@@ -31,11 +31,11 @@ type row struct{ client, seq int }
 // newLedger creates the tables.
 func newLedger(n *node) *ledger {
 	n.t.Helper()
-	n.execute(
-		"CREATE TABLE ledger (client INTEGER, seq INTEGER, noise INTEGER)",
-		"CREATE TABLE counter (n INTEGER)",
-		"INSERT INTO counter VALUES (0)",
-		"CREATE TABLE heavy (client INTEGER PRIMARY KEY, n INTEGER, v TEXT)",
+	n.repeat(
+		"CREATE TABLE IF NOT EXISTS ledger (client INTEGER, seq INTEGER, noise INTEGER)",
+		"CREATE TABLE IF NOT EXISTS counter (n INTEGER)",
+		"INSERT INTO counter SELECT 0 WHERE NOT EXISTS (SELECT * FROM counter)",
+		"CREATE TABLE IF NOT EXISTS heavy (client INTEGER PRIMARY KEY, n INTEGER, v TEXT)",
 	)
 	return &ledger{tried: map[row]bool{}}
 }

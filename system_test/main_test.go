@@ -25,7 +25,7 @@ var rqlited string
 
 // parallel is how many tests run at once unless -parallel says otherwise: more than there are
 // processors, since most of the time a test waits for an election or for a disk.
-const parallel = 6
+const parallel = 4
 
 func TestMain(m *testing.M) {
 	if err := flag.Set("test.parallel", fmt.Sprint(parallel)); err != nil {

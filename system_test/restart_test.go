@@ -118,10 +118,10 @@ func TestRestartScenarioDiverged(t *testing.T) {
 // bulk creates a table of rows of about 100 bytes.
 func bulk(n *node, table string, rows int) {
 	n.t.Helper()
-	n.execute(
-		"CREATE TABLE "+table+" (id INTEGER PRIMARY KEY, v TEXT)",
+	n.repeat(
+		"CREATE TABLE IF NOT EXISTS "+table+" (id INTEGER PRIMARY KEY, v TEXT)",
 		fmt.Sprintf(`WITH RECURSIVE s(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM s WHERE i < %d)
-			INSERT INTO %s SELECT i, printf('%%0100d', i*7919) FROM s`, rows, table),
+			INSERT OR IGNORE INTO %s SELECT i, printf('%%0100d', i*7919) FROM s`, rows, table),
 	)
 }
 
