@@ -133,6 +133,25 @@ func TestInstallVoidsLogIdle(t *testing.T) {
 	}
 }
 
+// TestAppendBehindSnapshot makes sure that the log goes on once a snapshot has been sent, also if nobody writes.
+func TestAppendBehindSnapshot(t *testing.T) {
+	t.Parallel()
+	n := newSingle(t)
+	n.exec(t, "CREATE TABLE foo (v TEXT)")
+	n.snapshot(t, 0)
+	_, rc := n.openHead(t)
+	_, before, err := n.logs.bounds()
+	if err := errors.Join(err, rc.Close()); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "an entry behind the snapshot", func() error {
+		if _, last, err := n.logs.bounds(); err != nil || last <= before {
+			return fmt.Errorf("log ends at %d, %w", last, errors.Join(err, errors.New("as before")))
+		}
+		return nil
+	})
+}
+
 // TestInstallBehindCommit installs a snapshot of a cluster that has never committed what this node has, while the
 // node runs. Raft would apply nothing before the leader has passed the old commit index.
 func TestInstallBehindCommit(t *testing.T) {
