@@ -110,14 +110,11 @@ func (d *DB) open() error {
 	return nil
 }
 
-// openKept opens the files of a former process and reads the schema, without which nothing can be
-// done. If that finds damage, be it of the header, the files are deleted, and openKept returns nil.
+// openKept opens the files of a former process, which reads the header and the schema. If they are
+// damaged the files are deleted, and openKept returns nil.
 func (d *DB) openKept(s *sums) (*sums, error) {
 	d.track.head, d.track.marked = d.cfg.Head, true
 	err := d.openFiles(s)
-	if err == nil {
-		_, err = d.writer.text("SELECT count(*) FROM sqlite_schema")
-	}
 	if s.damaged() == 0 {
 		return s, err
 	}

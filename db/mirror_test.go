@@ -263,18 +263,25 @@ func (f *mirrorFile) Size() (n int64, err error) {
 	return n, err
 }
 
-// Sync reaches the copy. A failed one leaves open what it has done, so that it must not count.
+// Sync reaches the copy. One that fails has lost the data for good, whatever later ones say.
 func (f *mirrorFile) Sync() error {
-	return f.m.op("sync "+f.name, nothing, func() error {
-		c := f.copy
-		if c == nil {
-			c = f.m.made[f.name] // the main file is synced through a descriptor for reading
+	c := f.copy
+	if c == nil {
+		c = f.m.made[f.name] // the main file is synced through a descriptor for reading
+	}
+	if c == nil {
+		return f.m.op("sync "+f.name, nothing, nothing) // nothing was written since it was mounted
+	}
+	failed := f.m.failed
+	err := f.m.op("sync "+f.name, nothing, func() error { return c.Sync() })
+	if f.m.failed > failed {
+		f.m.copy.FailAt(0, err, false)
+		if c.Sync() == nil {
+			return errors.New("the copy was to fail")
 		}
-		if c == nil {
-			return nil // nothing was written since it was mounted
-		}
-		return c.Sync()
-	})
+		f.m.copy.FailAt(-1, nil, false)
+	}
+	return err
 }
 
 // Close closes the file even if it fails.
