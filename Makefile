@@ -6,7 +6,8 @@
 #   make lint      the part of it that only reads sources
 #   make unit      the tests beside the code, with the race detector; includes the fuzz seeds
 #   make system    the black-box tests, against a race-detecting binary
-#   make chaos     the black-box test that kills nodes at random, for CHAOS (default 5m)
+#   make chaos     the black-box tests that kill nodes at random for CHAOS (default 5m), and the long
+#                  forms of those that break nodes on purpose
 #   make race      all tests several times over with the race detector
 #   make prove     the tests that cut the power and break the disk at every operation, and how many
 #                  points they tried; all they have to say is in bin/prove.log
@@ -66,7 +67,7 @@ system: cc
 
 .PHONY: chaos
 chaos: cc
-	RQLITED_RACE=1 $(GO) test -count=1 -timeout 0 -v -run Chaos ./system_test -chaos $(CHAOS)
+	RQLITED_RACE=1 $(GO) test -count=1 -timeout 0 -v -run 'Chaos|Moments|Fault|Ready' ./system_test -chaos $(CHAOS)
 
 .PHONY: race
 race: cc

@@ -32,11 +32,12 @@ var (
 )
 
 // Deadlines of a stop, one for each step that waits for somebody else. What is not done by then is
-// cut off: the next start copes with it as with a crash.
+// cut off: the next start copes with it as with a crash. Together they stay below the 10 s that
+// supervisors commonly grant.
 const (
-	stepdownTime = 5 * time.Second
-	drainTime    = 10 * time.Second
-	closeTime    = 10 * time.Second
+	stepdownTime = 3 * time.Second
+	drainTime    = 4 * time.Second
+	closeTime    = 10 * time.Second // only a long statement takes it all
 )
 
 // node is the parts of one running rqlited, in the order in which they start. Stopping is the
