@@ -31,9 +31,9 @@ func weight(files []link) (n int64) {
 	return n
 }
 
-// due returns what should be done to the chain, the best first. With design/snapshot-store.md,
-// section 6, it bounds what is written in all: a base is written when the deltas that it replaces
-// weigh as much, and a delta is merged only once, unless there are thousands.
+// due returns what should be done to the chain, the best first. It bounds what is written in all: a
+// base is written when the deltas that it replaces weigh as much, and a delta is merged only once,
+// unless there are thousands. The proof is in docs/design/snapshot-store.md, section 6.
 func (c *Config) due(chain []link) (plans []rewriting) {
 	if c.CompactDeltas < 0 || len(chain) < 2 {
 		return nil

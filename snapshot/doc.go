@@ -6,11 +6,16 @@
 //	MANIFEST        names the files of the chain, their checksums and Raft's metadata
 //	000012.base     a complete image
 //	000013.delta    the pages changed since 000012
+//	*.damaged       what Salvage and Discard have set aside
 //
 // Replacing MANIFEST is the only act that publishes, compacts or drops anything. A file it names
 // never changes; a file it does not name is garbage, and Open deletes it. The head is the snapshot
 // that was accepted last, whatever its term and index: a stream from the leader supersedes what
 // was there, a capture of this node's own database must have been taken against the head.
+//
+// The chain is kept short by rewriting: the whole of it into a new base when the deltas weigh as
+// much, or a run of small deltas into one. That writes at most two bytes more for each byte of
+// change, and changes the identity and the content of no snapshot.
 //
 // # Locking
 //
