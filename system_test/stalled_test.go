@@ -131,7 +131,7 @@ func TestFault1807(t *testing.T) {
 	l.verify(cluster{n})
 	start := time.Now()
 	n.signal(syscall.SIGTERM)
-	if code := n.wait(15 * time.Second); code != 0 { // they are given some seconds to read to the end
+	if code := n.wait(10 * time.Second); code != 0 { // they are given some seconds to read to the end
 		t.Errorf("exit code = %d; want 0", code)
 	}
 	t.Logf("gone after %s", time.Since(start).Round(time.Millisecond))
