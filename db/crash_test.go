@@ -67,13 +67,23 @@ func (l *life) capture(id string) error {
 	return nil
 }
 
-// first is what a life begins with.
-var first = []string{"CREATE TABLE small (v)", "CREATE TABLE bulk (v)", "INSERT INTO bulk VALUES(zeroblob(20000))", "INSERT INTO small VALUES(1)"}
+// first is what a life begins with, with pages so small that their checksums are written in two groups.
+var first = []string{"CREATE TABLE small (v)", "CREATE TABLE bulk (v)", "INSERT INTO bulk VALUES(zeroblob(70000))", "INSERT INTO small VALUES(1)"}
+
+func smallPages(t testing.TB, d *DB) {
+	t.Helper()
+	name := filepath.Join(filepath.Dir(d.path), "image")
+	data := sqliteFile(t, fmt.Sprintf("PRAGMA page_size=%d; CREATE TABLE none (x)", walMinPage))
+	if err := errors.Join(writeAll(d.fs, name, data), d.Replace(name, "")); err != nil {
+		t.Fatal(err)
+	}
+}
 
 // otherImage is a database that is hard to tell from the first snapshot of a life: it has the same size and
 // the same first page.
 func otherImage(t testing.TB) []byte {
 	d := openNew(t)
+	smallPages(t, d)
 	exec(t, d, first...)
 	var s chain
 	c, image, err := s.take(t, d)
@@ -87,7 +97,7 @@ func otherImage(t testing.TB) []byte {
 		t.Fatal(err)
 	}
 	c.Release()
-	if len(other) != len(image) || !bytes.Equal(other[:4096], image[:4096]) || bytes.Equal(other, image) {
+	if len(other) != len(image) || !bytes.Equal(other[:walMinPage], image[:walMinPage]) || bytes.Equal(other, image) {
 		t.Fatal("the image is easy to tell from the first snapshot")
 	}
 	return other
@@ -103,6 +113,7 @@ func newLife(t testing.TB, other []byte) *life {
 		t.Fatal(err)
 	}
 	t.Cleanup(l.end)
+	smallPages(t, l.d)
 	f, err := l.m.Create(l.image)
 	if err != nil {
 		t.Fatal(err)

@@ -156,6 +156,99 @@ func TestFailedSync(t *testing.T) {
 	}
 }
 
+// TestFailedWithdrawal lets the sync of the directory fail once: whether the marker is gone is not known
+// then, and a second sync would prove nothing.
+func TestFailedWithdrawal(t *testing.T) {
+	for _, act := range []func(d *DB) error{
+		func(d *DB) error { _, err := d.Capture("1-1"); return err },
+		func(d *DB) error { return d.Announce() },
+		func(d *DB) error { return d.WithdrawMarker() },
+	} {
+		path, _ := prepareMarked(t)
+		m := &failingDir{FS: vfs.OS}
+		d := open(t, path, Config{FS: m, Head: "1-1"})
+		exec(t, d, "INSERT INTO t(n) VALUES(1)")
+		m.fails = 1
+		err := act(d)
+		_, errApply := d.Apply(&command.Entry{Kind: command.Noop})
+		_, errCapture := d.Capture("1-1")
+		for _, err := range []error{err, errApply, errCapture} {
+			if !errors.Is(err, vfs.ErrUncertain) {
+				t.Errorf("errors are %v, %v, %v; want ErrUncertain", err, errApply, errCapture)
+			}
+		}
+	}
+}
+
+type failingDir struct {
+	vfs.FS
+	fails int
+}
+
+func (f *failingDir) SyncDir(dir string) error {
+	if f.fails > 0 {
+		f.fails--
+		return errors.New("input/output error")
+	}
+	return f.FS.SyncDir(dir)
+}
+
+// TestReplacedWhilePublished replaces the main file while a publication waits for its sync.
+func TestReplacedWhilePublished(t *testing.T) {
+	path, image := prepareMarked(t)
+	m := &hooked{FS: vfs.OS, name: path}
+	d := open(t, path, Config{FS: m, Head: "1-1"})
+	exec(t, d, "INSERT INTO t(n) VALUES(1)")
+	c, err := d.Capture("1-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Release()
+	m.onSync = func() {
+		m.onSync = func() {}
+		if err := d.Replace(imageOf(t, d, image), "2-1"); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := c.Published("1-2"); err != nil {
+		t.Fatal(err)
+	}
+	if d.Head() != "2-1" {
+		t.Errorf("Head = %q, want 2-1", d.Head())
+	}
+	if again := open(t, killed(t, path), Config{Head: "2-1"}); again.Head() != "2-1" {
+		t.Error("the next start has not kept the file that replaced the other")
+	}
+	if again := open(t, killed(t, path), Config{Head: "1-2"}); again.Head() != "" {
+		t.Error("the next start takes the new file for the snapshot of the old one")
+	}
+}
+
+// hooked calls onSync before the main file is synced.
+type hooked struct {
+	vfs.FS
+	name   string
+	onSync func()
+}
+
+type hookedFile struct {
+	vfs.File
+	h *hooked
+}
+
+func (h *hooked) Open(name string) (vfs.File, error) {
+	f, err := h.FS.Open(name)
+	if name == h.name && err == nil {
+		return hookedFile{f, h}, nil
+	}
+	return f, err
+}
+
+func (f hookedFile) Sync() error {
+	f.h.onSync()
+	return f.File.Sync()
+}
+
 type failing struct {
 	vfs.FS
 	name string

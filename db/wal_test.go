@@ -167,6 +167,7 @@ func FuzzWALFrames(f *testing.F) {
 	f.Add([]byte{1, 0, 2, 9, 3, 0, 1, 4}, true, uint32(0), uint8(0), uint16(1))
 	f.Add([]byte{1, 1, 0, 5, 7, 7}, false, uint32(700), uint8(3), uint16(0))
 	f.Add([]byte{200, 3, 200, 0, 200, 3, 130, 3}, false, uint32(16), uint8(1), uint16(3))
+	f.Add([]byte{1, 1, 2, 255, 3, 1}, true, uint32(0), uint8(0), uint16(1))
 	f.Add([]byte{}, false, uint32(3), uint8(7), uint16(0))
 	f.Fuzz(func(t *testing.T, spec []byte, big bool, at uint32, bit uint8, parts uint16) {
 		var frames []frameSpec
