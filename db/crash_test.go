@@ -470,7 +470,7 @@ func (v *verifier) goOn(t *testing.T, l *life) {
 		}
 		l.s.head = l.d.Head()
 	}
-	err := errors.Join(l.run("CREATE TABLE again (v)"), l.capture("9-9"))
+	err := errors.Join(l.run("CREATE TABLE IF NOT EXISTS small (v)", "INSERT INTO small VALUES(9)"), l.capture("9-9"))
 	if final := l.d.failed(); (err != nil) != (final != nil) {
 		t.Fatalf("%s; then %v although the final error is %v", v.when, err, final)
 	}
