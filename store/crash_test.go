@@ -102,7 +102,7 @@ func (s *Store) appendRows(t *testing.T, conf raft.Configuration, term, last uin
 		default:
 			q := fmt.Sprintf("INSERT INTO foo VALUES(%d, NULL)", i+1000*term)
 			if i == createEntry {
-				q = "CREATE TABLE pad (v TEXT); INSERT INTO pad VALUES(hex(zeroblob(20000))); CREATE TABLE foo (v INTEGER, pad TEXT)"
+				q = "CREATE TABLE pad (v TEXT); INSERT INTO pad VALUES(hex(zeroblob(6000))); CREATE TABLE foo (v INTEGER, pad TEXT)"
 			}
 			l.Data, err = command.EncodeEntry(nil, &command.Entry{Kind: command.Execute, Seed: i, Request: request(command.Execute, command.Weak, q)})
 			if err != nil {
@@ -372,7 +372,7 @@ func (sc *scenario) failing(t *testing.T, base *disk, n int, sticky bool) bool {
 		return false
 	}
 	if s == nil {
-		sc.check(t, what, d.after(t, all, 0))
+		sc.check(t, what, d)
 		return true
 	}
 	final := s.failure.get() != nil || errors.Is(err, vfs.ErrUncertain) || errors.Is(err, snapshot.ErrSyncFailed)
@@ -383,7 +383,7 @@ func (sc *scenario) failing(t *testing.T, base *disk, n int, sticky bool) bool {
 	}
 	s.beginClose()
 	s.closeFiles()
-	sc.check(t, what, d.after(t, all, 0))
+	sc.check(t, what, d)
 	return true
 }
 
@@ -424,7 +424,7 @@ func (sc *scenario) check(t *testing.T, what string, d *disk) {
 	if err := s.closeFiles(); err != nil {
 		t.Errorf("%s: close: %v", what, err)
 	}
-	sc.checkGarbage(t, what, d.after(t, all, 0))
+	sc.checkGarbage(t, what, d)
 }
 
 // checkGarbage makes sure that one more start leaves nothing that is not needed.
