@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
 
+	"rqlited/internal/vfs"
 	"rqlited/internal/vfs/crashfs"
 )
 
@@ -184,21 +186,29 @@ func TestSalvageNothingToDo(t *testing.T) {
 	if _, err := Salvage("snapshots", Config{FS: crashfs.New()}, never); err == nil {
 		t.Error("Salvage without a directory succeeded")
 	}
-	// What could not be read for another reason may be intact: nothing is decided.
-	overwrite(t, fsys, "000003.delta", flip(100))
-	fsys.Trace()
+}
+
+// TestSalvageDecidesNothing: a file that cannot be read for want of permission may be intact, so
+// Salvage ends with the error and leaves all as it is.
+func TestSalvageDecidesNothing(t *testing.T) {
+	fsys := newDisk()
+	snaps := longChain(t, fsys)
+	overwrite(t, fsys, "000004.delta", flip(100))
+	before := contents(t, fsys)
 	for op := 0; ; op++ {
 		fsys.FailAt(op, syscall.EACCES, true)
-		_, err := Salvage("snapshots", Config{FS: fsys}, always)
-		if fsys.Failed() == 0 {
-			must(t, err)
+		head, err := Salvage("snapshots", Config{FS: fsys}, always)
+		fsys.FailAt(-1, nil, false)
+		if err == nil { // only setting aside has failed
+			if head.ID != snaps[2].id || op < 20 {
+				t.Errorf("Salvage = %+v at operation %d; want %s, later", head, op, snaps[2].id)
+			}
 			return
 		}
-		if !errors.Is(err, syscall.EACCES) && fsys.Failed() > 0 && len(fsys.Trace()) == 0 {
-			t.Errorf("Salvage with operation %d failing = %v; want %v", op, err, syscall.EACCES)
-		}
-		if err == nil {
-			return // only setting aside has failed
+		after := contents(t, fsys)
+		delete(after, manifestTmp)
+		if !errors.Is(err, syscall.EACCES) || !maps.Equal(after, before) && !errors.Is(err, vfs.ErrUncertain) {
+			t.Errorf("Salvage with operation %d failing = %v; want %v, and nothing changed", op, err, syscall.EACCES)
 		}
 	}
 }
