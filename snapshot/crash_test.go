@@ -3,6 +3,7 @@ package snapshot
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -256,6 +257,10 @@ func (w *world) resume(t *testing.T, f fault, errs error) {
 		if err := stepStart(w); err != nil {
 			t.Errorf("%+v: a second start = %v", f, err)
 			return
+		}
+		head, _ := w.s.Head()
+		if i := slices.IndexFunc(w.pending, func(p published) bool { return p.id == head.ID }); i >= 0 {
+			w.head = w.pending[i]
 		}
 	}
 	if head, _ := w.s.Head(); head.ID != w.head.id && !w.shortened(f, head.ID) {

@@ -31,7 +31,7 @@ type world struct {
 	head    published   // the last whose Close has returned nil
 	pending []published // those whose Close has not returned, or has returned ErrUncertain, since
 	chain   []published // those that the manifest names, oldest first
-	used    []string    // all ids
+	numbers []uint64    // of all ids that were the head
 	index   uint64
 	seeds   uint64
 
@@ -84,7 +84,6 @@ func (w *world) publish(n snap) error {
 	}
 	p := published{k.ID(), n.content}
 	w.pending = append(w.pending, p)
-	w.used = append(w.used, p.id)
 	if err := k.Close(); err != nil {
 		if !errors.Is(err, vfs.ErrUncertain) && !errors.Is(err, crashfs.ErrPowerLost) {
 			w.pending = w.pending[:len(w.pending)-1] // promised not to be there
@@ -95,6 +94,7 @@ func (w *world) publish(n snap) error {
 		w.chain = nil
 	}
 	w.chain = append(w.chain, p)
+	w.numbers = append(w.numbers, k.stage.number)
 	w.head, w.pending = p, nil
 	return nil
 }
@@ -226,6 +226,26 @@ func harm(n int, covering bool, act func(w *world, name string) error) step {
 	}
 }
 
+// stepDiscard gives all up, although it is intact.
+func stepDiscard(w *world) error {
+	if err := stepStop(w); err != nil {
+		return err
+	}
+	w.pending = append(w.pending, published{})
+	if err := Discard("snapshots", Config{FS: w.hook}); err != nil {
+		if !errors.Is(err, vfs.ErrUncertain) && !errors.Is(err, crashfs.ErrPowerLost) {
+			w.pending = nil // promised to have done nothing
+		}
+		return err
+	}
+	w.head, w.pending = published{}, nil
+	return stepStart(w)
+}
+
+func harmManifest(w *world) error {
+	return errors.Join(flipBit(w, "snapshots/MANIFEST"), w.fs.SyncDir("snapshots"))
+}
+
 func remove(w *world, name string) error { return w.fs.Remove(name) }
 
 // flipBit changes a bit in the middle of a file.
@@ -285,6 +305,8 @@ var scenarios = []scenario{
 	{"salvage what is there", slices.Concat(delta3, []step{harm(1, true, remove)}), []step{stepStart}},
 	{"discard", slices.Concat(delta3, []step{harm(0, false, flipBit)}), []step{stepStart, stepImage}},
 	{"discard without base", slices.Concat(delta1, []step{harm(0, false, remove)}), []step{stepStart}},
+	{"discard what is intact", delta1, []step{stepDiscard, stepImage}},
+	{"discard a manifest alone", slices.Concat(image1, []step{harm(0, false, remove), harmManifest}), []step{stepStart}},
 	{"discard by a damaged manifest", slices.Concat(delta1, []step{harm(-1, false, flipBit)}), []step{stepStart}},
 	{"discard without manifest", slices.Concat(delta1, []step{harm(-1, false, remove)}), []step{stepStart}},
 	{"merge, compact and all the rest", begin, []step{stepImage, stepDelta, stepDelta, under(stepMerge), stepDelta, under(stepCompact), stepDelta,
@@ -398,8 +420,10 @@ func (w *world) goOn(disk *crashfs.FS, s *Store, head published) error {
 		if err := checkContent(s, next.head); err != nil {
 			return fmt.Errorf("go on: %w", err)
 		}
-		if next.head.id != head.id && slices.Contains(w.used, next.head.id) {
-			return fmt.Errorf("go on: id %s was used before", next.head.id)
+	}
+	for _, number := range next.numbers {
+		if slices.Contains(w.numbers, number) {
+			return fmt.Errorf("go on: number %d was used before", number)
 		}
 	}
 	return nil
