@@ -160,13 +160,13 @@ func headID(l *link) string {
 }
 
 // abandon deletes a file that will not be published because of err, unless a manifest that names
-// it may be on disk.
+// it may be on disk. Then it only closes it.
 func (s *Store) abandon(g *stage, err error) {
 	if errors.Is(err, ErrChainFull) {
 		s.wake()
 	}
 	if errors.Is(err, vfs.ErrUncertain) {
-		s.fail(err)
+		s.fail(errors.Join(err, g.out.close()))
 		return
 	}
 	g.discard()

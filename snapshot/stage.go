@@ -59,6 +59,16 @@ func (o *output) clone(src vfs.File) error {
 	return err
 }
 
+// close closes the file, if it is open.
+func (o *output) close() error {
+	if o.file == nil {
+		return nil
+	}
+	err := o.file.Close()
+	o.file = nil
+	return err
+}
+
 // Write checks p and appends it to the file.
 func (g *stage) Write(p []byte) (int, error) {
 	written := 0
@@ -142,9 +152,7 @@ func (g *stage) finish() error {
 	if err := vfs.Sync(g.out.file); err != nil { // the bytes: a manifest must not name unwritten data
 		return err
 	}
-	err := g.out.file.Close()
-	g.out.file = nil
-	if err != nil {
+	if err := g.out.close(); err != nil {
 		return err
 	}
 	return vfs.SyncDir(g.store.fs, g.store.dir) // the name: nor a file that a power cut removes
@@ -156,11 +164,7 @@ func (g *stage) discard() {
 	if g.file == "" {
 		return
 	}
-	var err error
-	if g.out.file != nil {
-		err = g.out.file.Close()
-	}
-	err = errors.Join(err, g.store.fs.Remove(filepath.Join(g.store.dir, g.file)))
+	err := errors.Join(g.out.close(), g.store.fs.Remove(filepath.Join(g.store.dir, g.file)))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		g.store.remains([]string{g.file}, err)
 		g.store.wake()
