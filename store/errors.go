@@ -60,6 +60,9 @@ var (
 	// are missing; nothing was changed.
 	ErrGap = errors.New("store: log entries are missing after the snapshot")
 
+	// ErrLogDamaged means that the log is not as it was written; nothing was changed.
+	ErrLogDamaged = errors.New("store: log is damaged")
+
 	// ErrForeign means that the data directory is that of another node; nothing was changed.
 	ErrForeign = errors.New("store: data directory belongs to another node")
 

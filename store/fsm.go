@@ -90,7 +90,9 @@ func (f *fsm) apply(l *raft.Log) (*command.Response, error) {
 	case command.Query:
 		return f.read(e, l.Index)
 	case command.Execute, command.Unified, command.Load, command.LoadChunk:
-		resp, err = f.db.Apply(e)
+		if resp, err = f.db.Apply(e); err != nil {
+			err = fmt.Errorf("%s: %w", dbFile, err)
+		}
 	default:
 		err = fmt.Errorf("kind %d is unknown", e.Kind)
 	}
@@ -129,9 +131,7 @@ func (f *fsm) StoreConfiguration(uint64, raft.Configuration) {}
 
 func (f *fsm) fail(act string, index uint64, err error) error {
 	err = fmt.Errorf("%s log entry %d: %w", act, index, err)
-	if f.failure.set(err) {
-		f.log.Error("state machine stopped", "index", index, "err", err)
-	}
+	f.failure.set(err)
 	return err
 }
 
@@ -195,8 +195,8 @@ func (f *fsm) Restore(rc io.ReadCloser) error {
 	select {
 	case <-f.closing:
 	default:
-		if err != nil && f.failure.set(err) {
-			f.log.Error("state machine stopped", "err", err)
+		if err != nil {
+			f.failure.set(err)
 		}
 	}
 	return err

@@ -16,8 +16,8 @@ import (
 	"rqlited/snapshot"
 )
 
-// heal repairs snapshots that cannot be used because of damage, as far as that can be done without
-// a guess, or returns the reason why it cannot. There are three ways, in this order:
+// heal repairs snapshots or a log that cannot be used because of damage, as far as that can be done
+// without a guess, or returns the reason why it cannot. There are three ways, in this order:
 //
 //   - The log goes on from an older snapshot, or has been kept from its beginning: the damaged part
 //     is given up, and replaying the log brings all of it back.
@@ -34,6 +34,9 @@ func (s *Store) heal(damage error) (err error) {
 		return errors.Join(damage, err)
 	}
 	logs, err := openLog(path, s.fail)
+	if errors.Is(err, ErrLogDamaged) {
+		return err // nothing in it can be relied upon, so neither can the log make up for anything
+	}
 	if err != nil {
 		return errors.Join(damage, err)
 	}
@@ -43,14 +46,16 @@ func (s *Store) heal(damage error) (err error) {
 	if err != nil {
 		return errors.Join(damage, err)
 	}
-	done, err := s.salvage(logs, known, damage)
-	if err != nil || done {
-		return err
+	if errors.Is(damage, snapshot.ErrDamaged) {
+		done, err := s.salvage(logs, known, damage)
+		if err != nil || done {
+			return err
+		}
 	}
 	if err := s.mayLose(known); err != nil {
 		return fmt.Errorf("%w; %w", damage, err)
 	}
-	s.log.Warn("snapshots are damaged and the log does not make up for it: starting with nothing, the leader has to send it all",
+	s.log.Warn("what this node has is damaged, and it cannot make up for that itself: starting with nothing, the leader has to send it all",
 		"index", known.Index, "term", known.Term, "err", damage)
 	if err := logs.loseState(known); err != nil {
 		return err
@@ -91,12 +96,12 @@ func (s *Store) salvage(logs *logStore, known standing, damage error) (bool, err
 // mayLose returns nil if others have the data of this node.
 func (s *Store) mayLose(known standing) error {
 	if !known.hasOthers(s.cfg.NodeID) {
-		return errors.New("the log does not go on from an older snapshot, and no other node is known to have the data")
+		return errors.New("no snapshot and log make up for it, and no other node is known to have the data")
 	}
 	// Whoever has put it there takes this node's data for what the cluster is to go on from.
 	name := filepath.Join(s.cfg.Dir, raftDir, peersFile)
 	if _, err := os.Stat(name); err == nil {
-		return fmt.Errorf("the log does not go on from an older snapshot, so the cluster cannot be recovered from this node; remove %s to let it wait for a leader", name)
+		return fmt.Errorf("no snapshot and log make up for it, so the cluster cannot be recovered from this node; remove %s to let it wait for a leader", name)
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
@@ -104,7 +109,7 @@ func (s *Store) mayLose(known standing) error {
 }
 
 // errSilent is why a node that has lost its state is not ready.
-var errSilent = errors.New("its snapshots were damaged, and the leader has not sent everything yet")
+var errSilent = errors.New("its data were damaged, and the leader has not sent everything yet")
 
 // whole returns nil if the database holds what this node had when it last ran, or may have held
 // then. After a loss it returns the reason why it does not, until the leader has made up for it.

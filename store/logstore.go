@@ -10,9 +10,6 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
-	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
-	"go.etcd.io/bbolt"
-	bolterrors "go.etcd.io/bbolt/errors"
 
 	"rqlited/snapshot"
 )
@@ -35,12 +32,14 @@ const (
 // and this node stands in no election.
 type logStore struct {
 	*raft.LogCache
-	bolt *raftboltdb.BoltStore
+	bolt *boltLog
 
-	fail        func(error)                // a log that could not be written is not written again
+	fail        func(error)                // a log that could not be written or read is not used again
+	cut         func()                     // ends all contact with other nodes, for good
 	raft        *atomic.Pointer[raft.Raft] // nil until Raft runs
 	edge        atomic.Pointer[edge]
 	lastCommand atomic.Uint64 // newest entry that is a command
+	damaged     uint64        // the highest entry that was missing or damaged at the start; 0 is none
 
 	held held
 
@@ -62,47 +61,41 @@ type edge struct {
 	since       time.Time // when it became void
 }
 
-// openLog opens raft.db. What is damaged is reported, and left as it is.
-func openLog(path string, fail func(error)) (l *logStore, err error) {
-	// bbolt maps the file and trusts its pages, so that damage shows as a panic or a fault.
-	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	defer func() {
-		if p := recover(); p != nil {
-			l, err = nil, fmt.Errorf("open %s: the file is damaged: %v", path, p)
-		}
-	}()
-	bolt, err := raftboltdb.New(raftboltdb.Options{
-		Path:                    path,
-		BoltOptions:             &bbolt.Options{Timeout: logLockTimeout},
-		MsgpackUseNewTimeFormat: true,
-	})
-	if errors.Is(err, bolterrors.ErrTimeout) {
-		return nil, fmt.Errorf("%s is in use by another process: %w", path, ErrLocked)
+// openLog opens raft.db. It fails with ErrLogDamaged if the file does not hold together or its
+// settings, among them term and vote, are not as they were written: nothing then is known about what
+// the node has promised. Damage to entries is noted, for check.
+func openLog(path string, fail func(error)) (*logStore, error) {
+	var in inspection
+	missing, err := logMissing(path)
+	if err == nil && !missing {
+		in, err = inspectFile(path)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("open %s: %w", path, err)
+		return nil, err
+	}
+	bolt, err := openBolt(path, &in)
+	if err != nil {
+		return nil, err
 	}
 	cache, err := raft.NewLogCache(logCacheEntries, bolt)
 	if err != nil {
 		return nil, errors.Join(err, bolt.Close())
 	}
 	return &logStore{
-		LogCache: cache, bolt: bolt, fail: fail, raft: &atomic.Pointer[raft.Raft]{},
-		step: func(string) error { return nil },
+		LogCache: cache, bolt: bolt, fail: fail, cut: func() {}, raft: &atomic.Pointer[raft.Raft]{},
+		damaged: in.damaged,
+		step:    func(string) error { return nil },
 	}, nil
 }
 
-// check makes sure that the log goes on where head ends, and that each entry behind it can be
-// read, and learns what there is to know at the start. It first finishes what a crash in install
+// check makes sure that the log goes on where head ends, and that each entry behind it is as it was
+// written, and learns what there is to know at the start. It first finishes what a crash in install
 // left behind.
-func (l *logStore) check(head snapshot.Head, exists bool) (err error) {
-	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("read %s: the file is damaged: %v", logFile, p)
-		}
-	}()
+func (l *logStore) check(head snapshot.Head, exists bool) error {
 	if err := l.finishDiscard(head.ID); err != nil {
+		return err
+	}
+	if err := l.dropDamaged(head.Index); err != nil {
 		return err
 	}
 	first, last, err := l.bounds()
@@ -119,9 +112,6 @@ func (l *logStore) check(head snapshot.Head, exists bool) (err error) {
 		if err != nil {
 			return fmt.Errorf("read %s: entry %d: %w", logFile, i, err)
 		}
-		if e.Index != i {
-			return fmt.Errorf("read %s: entry %d calls itself %d", logFile, i, e.Index)
-		}
 		end = standing{Index: i, Term: e.Term}
 		switch e.Type {
 		case raft.LogCommand:
@@ -135,6 +125,26 @@ func (l *logStore) check(head snapshot.Head, exists bool) (err error) {
 	}
 	l.edge.Store(&edge{index: head.Index, term: head.Term})
 	return l.openFloor(end)
+}
+
+// dropDamaged shortens the log up to the last damaged entry, if a snapshot that ends at head has all
+// that it loses by that.
+func (l *logStore) dropDamaged(head uint64) error {
+	switch {
+	case l.damaged == 0:
+		return nil
+	case l.damaged > head:
+		return damagedf("%s: entry %d is missing or not as it was written", logFile, l.damaged)
+	}
+	err := l.step("drop damaged")
+	if err == nil {
+		err = l.LogCache.DeleteRange(0, l.damaged)
+	}
+	if err != nil {
+		return fmt.Errorf("shorten %s: %w", logFile, err)
+	}
+	l.damaged = 0
+	return nil
 }
 
 func gapError(head snapshot.Head, exists bool, first, missing uint64) error {
@@ -174,14 +184,34 @@ func (l *logStore) GetLog(index uint64, log *raft.Log) error {
 		*log = raft.Log{Index: index, Type: raft.LogNoop} // of term 0: no leader's
 		return nil
 	}
-	err := l.LogCache.GetLog(index, log)
+	err := l.readEntry(index, log)
 	if errors.Is(err, raft.ErrLogNotFound) && e != nil && index == e.index && index > 0 && !l.leading() {
 		// A leader asks for the entry before those it sends. A leader itself must not see it as
 		// an entry, or it would send it.
 		*log = raft.Log{Index: e.index, Term: e.term, Type: raft.LogNoop}
 		return nil
 	}
+	if err != nil && !errors.Is(err, raft.ErrLogNotFound) && l.raft.Load() != nil {
+		// Raft would panic. The node ends instead: once it has failed it applies nothing, and once it
+		// has no contact to others this goes nowhere.
+		l.fail(fmt.Errorf("read %s: entry %d: %w", logFile, index, err))
+		l.cut()
+		*log = raft.Log{Index: index, Type: raft.LogNoop} // of term 0: no leader's
+		return nil
+	}
 	return err
+}
+
+// readEntry reads an entry of a file that is mapped into memory: a disk that can't read it makes that
+// a fault, and what has changed since the start may make bbolt panic.
+func (l *logStore) readEntry(index uint64, log *raft.Log) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if p := recover(); p != nil {
+			err = damagedf("%v", p)
+		}
+	}()
+	return l.LogCache.GetLog(index, log)
 }
 
 func (l *logStore) leading() bool {
@@ -349,6 +379,7 @@ func (l *logStore) clear() error {
 	if err != nil {
 		return fmt.Errorf("clear %s: %w", logFile, err)
 	}
+	l.damaged = 0
 	return nil
 }
 

@@ -8,7 +8,6 @@ import (
 	"slices"
 
 	"github.com/hashicorp/raft"
-	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 
 	"rqlited/snapshot"
 )
@@ -24,6 +23,9 @@ var (
 
 	// keyFloor holds the standing of a node that has lost its state. See logStore.silent.
 	keyFloor = []byte("rqlited_floor")
+
+	// ownKeys is how all of these begin.
+	ownKeys = []byte("rqlited_")
 
 	// keyNode holds the id of the node that the directory belongs to.
 	keyNode = []byte("rqlited_node_id")
@@ -88,7 +90,7 @@ func (l *logStore) read(key []byte) (s standing, ok bool, err error) {
 // get returns the value of key; nil if there is none.
 func (l *logStore) get(key []byte) ([]byte, error) {
 	data, err := l.bolt.Get(key)
-	if errors.Is(err, raftboltdb.ErrKeyNotFound) {
+	if errors.Is(err, errKeyNotFound) {
 		return nil, nil
 	}
 	if err != nil {
@@ -137,23 +139,19 @@ func (l *logStore) known() (standing, error) {
 		}
 		k = k.updated(s)
 	}
-	first, last, err := l.bounds()
-	if err != nil || last == 0 {
-		return k, err
+	seal, err := l.bolt.sealed() // whatever has become of the entries
+	if err != nil {
+		return k, fmt.Errorf("read %s: %w", logFile, err)
+	}
+	k = k.updated(standing{Index: seal.last, Term: seal.term})
+	if seal.members == 0 {
+		return k, nil
 	}
 	var e raft.Log
-	for i := last; i >= first; i-- {
-		if err := l.LogCache.GetLog(i, &e); err != nil {
-			return k, fmt.Errorf("read %s: entry %d: %w", logFile, i, err)
-		}
-		if i == last {
-			k = k.updated(standing{Index: e.Index, Term: e.Term})
-		}
-		if e.Type == raft.LogConfiguration {
-			k.Members = serversOf(raft.DecodeConfiguration(e.Data))
-			break
-		}
+	if err := l.LogCache.GetLog(seal.members, &e); err != nil {
+		return k, fmt.Errorf("the members are not known: read %s: entry %d: %w", logFile, seal.members, err)
 	}
+	k.Members = serversOf(raft.DecodeConfiguration(e.Data))
 	return k, nil
 }
 
@@ -162,6 +160,9 @@ func (l *logStore) leadsOn(head snapshot.Head, known standing) (bool, error) {
 	note, err := l.get(keyDiscard)
 	if err != nil || len(note) > 0 {
 		return false, err // an install may have made the log worthless
+	}
+	if l.damaged > head.Index {
+		return false, nil
 	}
 	first, last, err := l.bounds()
 	if err != nil {
@@ -186,7 +187,7 @@ func (l *logStore) leadsOn(head snapshot.Head, known standing) (bool, error) {
 
 // joins reports whether the terms of the entries at the end of head fit its own.
 func (l *logStore) joins(head snapshot.Head, first, last uint64) (bool, error) {
-	for i := max(head.Index, first); i <= min(head.Index+1, last); i++ {
+	for i := max(head.Index, first, l.damaged+1); i <= min(head.Index+1, last); i++ {
 		var e raft.Log
 		if err := l.LogCache.GetLog(i, &e); err != nil {
 			return false, fmt.Errorf("read %s: entry %d: %w", logFile, i, err)

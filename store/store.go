@@ -88,11 +88,12 @@ type machinery struct {
 // which then replays the log. If raft/peers.json exists, the membership is replaced by it first.
 //
 // If snapshots are damaged, Open starts from an older one that the log goes on from. If there is
-// none, and other members have the data, the node starts with nothing and waits for them.
+// none, or entries of the log are damaged that no snapshot covers, and other members have the data,
+// the node starts with nothing and waits for them.
 //
 // It fails with ErrLocked if another process uses the directory, with ErrGap if log entries are
-// missing, with ErrForeign if the directory is that of another node, with snapshot.ErrDamaged if
-// snapshots are and nobody else has the data, and otherwise with what it has found; a failed Open
+// missing, with ErrForeign if the directory is that of another node, with snapshot.ErrDamaged or
+// ErrLogDamaged if nobody else has what is damaged, and otherwise with what it has found; a failed Open
 // has deleted nothing that another one could use. If ctx ends, Open fails soon. Open closes
 // cfg.Layer when it fails.
 func Open(ctx context.Context, cfg Config) (*Store, error) {
@@ -138,7 +139,7 @@ func (s *Store) mount(ctx context.Context) error {
 		return err
 	}
 	err = s.load(ctx)
-	if !errors.Is(err, snapshot.ErrDamaged) {
+	if !errors.Is(err, snapshot.ErrDamaged) && !errors.Is(err, ErrLogDamaged) {
 		return err
 	}
 	if err := s.heal(err); err != nil {
@@ -156,7 +157,7 @@ func (s *Store) load(ctx context.Context) error {
 	}
 	s.db, err = db.Open(filepath.Join(s.cfg.Dir, dbFile), db.Config{
 		ForeignKeys: s.cfg.ForeignKeys, MaxReaders: s.cfg.MaxReaders, Head: head.ID,
-		FS: s.cfg.fs, Logger: s.log, Damaged: s.fail,
+		FS: s.cfg.fs, Logger: s.log, Damaged: func(err error) { s.fail(fmt.Errorf("read %s: %w", dbFile, err)) },
 	})
 	if err != nil {
 		return fmt.Errorf("open database: %w", err)
@@ -181,7 +182,7 @@ func (s *Store) load(ctx context.Context) error {
 // restoreHead is what Raft would do at its start; but Raft drops the reason for a failure, and
 // cannot be interrupted.
 func (s *Store) restoreHead(ctx context.Context, id string) error {
-	_, rc, err := s.snaps.Open(id)
+	_, rc, err := s.snaps.Store.Open(id) // no follower waits for what the log holds behind it
 	if err != nil {
 		return err
 	}
@@ -243,9 +244,17 @@ func (s *Store) openLog(head snapshot.Head, exists bool) error {
 	if s.logs, err = openLog(path, s.fail); err != nil {
 		return err
 	}
-	s.logs.step, s.logs.spoken = s.cfg.logStep, s.endSilence
+	s.logs.step, s.logs.spoken, s.logs.cut = s.cfg.logStep, s.endSilence, s.layer.cut
 	s.logs.held.sent = make(chan struct{}, 1)
-	return s.logs.check(head, exists)
+	damaged := s.logs.damaged
+	if err := s.logs.check(head, exists); err != nil {
+		return err
+	}
+	if damaged > 0 {
+		s.log.Warn("log is damaged in a part that the newest snapshot covers, and begins behind that now",
+			"index", damaged, "snapshot", head.ID)
+	}
+	return nil
 }
 
 // claim notes whose the directory is, and which snapshot is the newest, for a start that cannot
@@ -373,9 +382,7 @@ func (s *Store) fail(err error) {
 		return // what breaks while all is being closed breaks nothing
 	default:
 	}
-	if s.failure.set(err) {
-		s.log.Error("node has to stop", "err", err)
-	}
+	s.failure.set(err)
 }
 
 // stopOnFailure takes this node out of the cluster as soon as it is not good for it any more, so
@@ -395,8 +402,15 @@ func (s *Store) NodeID() string { return s.cfg.NodeID }
 // Addr returns the Raft address that is told to the other nodes.
 func (s *Store) Addr() string { return s.cfg.Addr }
 
-// CommitIndex returns the index of the last log entry that this node knows to be committed.
-func (s *Store) CommitIndex() uint64 { return s.raft.CommitIndex() }
+// CommitIndex returns the index of the last log entry that this node knows to be committed. A leader
+// whose barrier is not applied yet does not know how much of its log earlier ones have committed, and
+// have acknowledged: it returns the end of the log, for whoever asks must not miss any of it.
+func (s *Store) CommitIndex() uint64 {
+	if s.raft.State() == raft.Leader && s.lead.term.Load() != s.raft.CurrentTerm() {
+		return s.raft.LastIndex()
+	}
+	return s.raft.CommitIndex()
+}
 
 // Wait returns when the node has to stop, with the reason, or when Close has ended, with nil.
 func (s *Store) Wait() error {

@@ -302,7 +302,7 @@ func TestKillRecoveryAtMoments(t *testing.T) {
 				n.kill()
 			}
 			n.start()
-			l.strictlySound(n)
+			l.sound(n)
 			n.peersTaken()
 		}
 	}

@@ -156,10 +156,6 @@ func TestReadyAfterElection(t *testing.T) {
 	rng := newRand(t)
 	c := startCluster(t, 3)
 	l := newLedger(c[0])
-	ask := l.sound
-	if long() { // a new leader still names what it knows to be committed, which may be less
-		ask = l.strictlySound
-	}
 	for range 4 {
 		l.begin(c, 4, rng.Uint64())
 		l.progress(t, 20)
@@ -167,9 +163,9 @@ func TestReadyAfterElection(t *testing.T) {
 		old.kill()
 		l.end()
 		old.start()
-		ask(old)
+		l.sound(old)
 		for _, n := range c.without(old) {
-			ask(n)
+			l.sound(n)
 		}
 	}
 	l.verify(c)
