@@ -2,7 +2,7 @@
 // membership, and when to take a snapshot.
 //
 //	LOCK                 held while a process uses the directory
-//	raft.db              the Raft log, the node's term and vote, and what standing.go notes
+//	raft.db              the Raft log, the node's term and vote, and what standing.go notes; see boltlog.go
 //	db.sqlite…           the live database, which is db's
 //	db.sqlite.restore    a snapshot on its way to become the database; garbage after a crash
 //	snapshots/           which is snapshot's
@@ -17,7 +17,7 @@
 // snapshot that the database descends from; a snapshot that a leader sends replaces the log unless
 // the log contains it.
 //
-// Snapshots that are damaged are made up for by the log or by the leader, or the node is not started;
+// Snapshots and log entries that are damaged are made up for by each other or by the leader, or the node is not started;
 // heal.go decides, and standing.go says why a node that has lost its state has no vote.
 //
 // An error of this machine is final: the state machine applies nothing after it, Wait returns it,
