@@ -28,10 +28,13 @@ const julianEpoch = 210866760000000
 //     docs/design/consistency.md.
 //
 // A statement that every replica fails to run gets a result with SQLite's message. An error is
-// one of this machine (see machineCodes, ErrDamaged): the entry may be applied in part, and the caller must
+// one of this machine (see machineCodes, ErrDamaged, ErrForeign): the entry may be applied in part, and the caller must
 // not go on with this database.
 func (d *DB) Apply(e *command.Entry) (*command.Response, error) {
 	if err := d.failed(); err != nil {
+		return nil, err
+	}
+	if err := d.watchApply(ownNothing); err != nil {
 		return nil, err
 	}
 	resp, err := d.apply(e)
@@ -73,9 +76,12 @@ func (d *DB) applyRequest(e *command.Entry) (*command.Response, error) {
 	}
 	c := d.writer
 	c.beginEntry(millis, e.Seed)
-	r := run{c: c, req: e.Request, resp: &command.Response{}, opened: -1}
+	r := run{c: c, req: e.Request, resp: &command.Response{}, opened: -1, watch: d.watchApply}
 	err := r.all()
 	c.endEntry()
+	if err == nil {
+		err = d.watchApply(ownWrite) // the end of a transaction
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -93,6 +99,7 @@ type run struct {
 	req  *command.Request
 	resp *command.Response
 
+	watch  func(ownAct) error
 	opened int // the result of the statement that opened the transaction that is open; -1: none
 }
 
@@ -132,6 +139,9 @@ func (r *run) statement(st *command.Statement) (stop bool, err error) {
 	before := r.c.inTransaction()
 	res, stops, err := r.result(st)
 	if machineError(err) {
+		return false, err
+	}
+	if err := r.watch(ownWrite); err != nil {
 		return false, err
 	}
 	if err != nil {

@@ -17,7 +17,40 @@ const (
 
 	// captureReadAhead is how much of an image is read at a time, in bytes.
 	captureReadAhead = 1 << 20
+
+	// heldGraces is how many times Config.ReadersGrace a capture waits, if that is what it takes, for the
+	// queries under way while it lets no others begin.
+	heldGraces = 10
+
+	// busyBeforeHold is how many captures in a row give up before one does so.
+	busyBeforeHold = 2
 )
+
+// busyStreak are the captures in a row that gave up because of queries. Overlapping ones could go on like
+// that for ever, so now and then no query may begin until those under way have ended: at first after
+// busyBeforeHold captures, and each time that was in vain after twice as many, since writes have
+// to wait too.
+type busyStreak struct {
+	captures int
+	hold     int // the number at which queries are held back the next time; 0 is busyBeforeHold
+}
+
+func (s *busyStreak) holdReads() bool {
+	if s.captures < max(s.hold, busyBeforeHold) {
+		return false
+	}
+	s.hold = 2 * s.captures
+	return true
+}
+
+// count notes how a capture has fared that came as far as the WAL.
+func (s *busyStreak) count(err error) {
+	if err == nil {
+		*s = busyStreak{}
+	} else {
+		s.captures++
+	}
+}
 
 // tracker knows how the main file relates to snapshots.
 type tracker struct {
@@ -80,7 +113,10 @@ func (d *DB) Announce() error {
 //
 // ErrNothingNew means that head holds everything. ErrBusy means that readers are in the way, or a
 // former capture is not yet released, or the log is amid a chunked load; nothing is lost, and a
-// later capture has it all. Any other error is one of this machine, and is final.
+// later capture has it all. Any other error is one of this machine, ErrForeign too, and is final.
+//
+// Capture waits for queries no longer than Config.ReadersGrace, and eleven times that every so
+// often after it has given up repeatedly; no query is cut.
 //
 // The order is: withdraw the marker, durably, since the main file is about to differ from what it
 // names; note which pages are in the WAL; only then let SQLite move them.
@@ -90,6 +126,10 @@ func (d *DB) Capture(head string) (*Capture, error) {
 	}
 	if err := d.dropAbandoned(); err != nil {
 		return nil, err
+	}
+	if d.busy.holdReads() {
+		d.readers.hold(heldGraces * d.cfg.ReadersGrace)
+		defer d.readers.letGo()
 	}
 	c, err := d.startCapture(head)
 	if damaged := d.damage(); damaged != nil {
@@ -110,6 +150,9 @@ func (d *DB) startCapture(head string) (*Capture, error) {
 	case d.capture != nil, d.loads.open():
 		return nil, ErrBusy
 	}
+	if err := d.watch(ownNothing); err != nil {
+		return nil, d.giveUp(err)
+	}
 	scan, err := scanWAL(d.fs, d.path+"-wal", d.track.walEnd)
 	if err != nil {
 		return nil, d.fail(err)
@@ -124,10 +167,15 @@ func (d *DB) startCapture(head string) (*Capture, error) {
 	}
 	d.track.pending.merge(scan.pages)
 	d.track.walEnd = scan.end
-	if err := d.moveWAL(scan); err != nil {
-		if errors.Is(err, ErrBusy) {
-			return nil, err
-		}
+	err = d.moveWAL(scan)
+	if err := d.watch(ownCheckpoint); err != nil {
+		return nil, d.giveUp(err)
+	}
+	d.busy.count(err)
+	if errors.Is(err, ErrBusy) {
+		return nil, err
+	}
+	if err != nil {
 		return nil, d.fail(err)
 	}
 	c, err := d.newCapture(head, scan)

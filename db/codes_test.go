@@ -91,6 +91,9 @@ func TestFullDisk(t *testing.T) {
 	if d.writer, err = d.openWriter(); err != nil {
 		t.Fatal(err)
 	}
+	if d.seen, err = d.writer.walView(); err != nil { // the shared memory is new as well
+		t.Fatal(err)
+	}
 	_, err = d.Apply(&command.Entry{Kind: command.Execute, Request: &command.Request{Statements: statements("CREATE TABLE u(a)")}})
 	var e *sqlError
 	if !errors.As(err, &e) || e.code != codeFull {

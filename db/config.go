@@ -22,7 +22,8 @@ type Config struct {
 	Head string
 
 	// ReadersGrace is how long a capture, and with it every write, waits for queries that keep
-	// it from being complete. Zero means 500 ms.
+	// it from being complete. Zero means 500 ms. After repeated failures it may be eleven times as
+	// long, see Capture.
 	ReadersGrace time.Duration
 
 	// Damaged is called once, and without a lock, when a page of the main file turns out to be

@@ -16,14 +16,13 @@ func (d *DB) damage() error {
 	}
 	first, err := d.settleDamage(s)
 	if first {
-		d.log.Error("live database is damaged", "path", d.path, "err", err)
 		d.cfg.Damaged(err)
 	}
 	return err
 }
 
-// settleDamage withdraws the marker, durably, so that the next start restores a snapshot instead of
-// meeting the page again; then the error is final. It says whether the caller is the first.
+// settleDamage gives the main file up, so that the next start does not meet the page again. It says whether
+// the caller is the first.
 func (d *DB) settleDamage(s *sums) (first bool, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -35,9 +34,15 @@ func (d *DB) settleDamage(s *sums) (first bool, err error) {
 		return false, err
 	}
 	d.damaged = true
+	return true, d.giveUp(err)
+}
+
+// giveUp withdraws the marker, durably, so that the next start restores a snapshot; then err is final. The
+// caller holds mu.
+func (d *DB) giveUp(err error) error {
 	d.track.marked = false
 	if failed := withdrawMarker(d.fs, d.path); failed != nil {
 		err = fmt.Errorf("%w; the marker remains: %w", err, failed)
 	}
-	return true, d.fail(err)
+	return d.fail(err)
 }

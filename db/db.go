@@ -26,11 +26,6 @@ type DB struct {
 	readers *pool // run queries
 	judges  *pool // say what kind a statement is; their own, so that slow queries can't hold up writes
 
-	// The goroutine of Apply, Capture and Replace only.
-	writer  *conn
-	entries uint64 // applied since Open
-	loads   loads
-
 	rwPragmas map[string]string // of the writer; immutable
 
 	// broken is set once the state of the files is not known any more: by a failed fsync or a
@@ -39,7 +34,17 @@ type DB struct {
 
 	sums atomic.Pointer[sums] // of the main file; changed under mu
 
+	writing
 	files
+}
+
+// writing is what the goroutine of Apply, Capture and Replace has for itself.
+type writing struct {
+	writer  *conn
+	seen    walView // what this goroutine has made of the WAL
+	entries uint64  // applied since Open
+	loads   loads
+	busy    busyStreak
 }
 
 // files is what Capture, Published, Release and Replace share. They may run on two goroutines.
@@ -149,6 +154,9 @@ func (d *DB) openFiles(s *sums) error {
 		return err
 	}
 	d.main = &mainFile{f: f, sums: s, refs: 1}
+	if d.seen, err = d.writer.walView(); err != nil {
+		return err
+	}
 	size, err := f.Size()
 	if err != nil {
 		return err
@@ -186,6 +194,9 @@ func (d *DB) openWriter() (*conn, error) {
 		return nil, err
 	}
 	err = c.exec("PRAGMA synchronous=OFF; PRAGMA journal_mode=WAL; PRAGMA wal_autocheckpoint=0; " + foreignKeys(d.cfg))
+	if err == nil {
+		err = c.exec("SELECT 1 FROM sqlite_schema LIMIT 1") // opens the WAL, so that it can be watched
+	}
 	if err == nil {
 		var mode string
 		mode, err = c.text("PRAGMA journal_mode")

@@ -12,6 +12,9 @@
 // restores a snapshot and replays the log. A page of a kept file is compared with its checksum the first
 // time it is read; one that is wrong withdraws the marker and ends the use of the database.
 //
+// Other processes may read the database. One that writes to it, or moves the WAL, is noticed with the next
+// entry or capture, which ends the use of the database in the same way (foreign.go).
+//
 // One connection writes and belongs to the caller of Apply, Capture and Replace, Raft's FSM
 // goroutine. Readers come from a pool and belong to the call of Query or Prepare that took them.
 // No state of a connection outlives the request that made it. Beside SQLite the package keeps one

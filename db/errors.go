@@ -22,6 +22,11 @@ var (
 	// any more, and the next start has to restore a snapshot.
 	ErrDamaged = errors.New("db: damaged")
 
+	// ErrForeign means that another process has written to the database, or has moved the WAL into the main
+	// file. Nothing can be applied any more; the next start restores a snapshot, and with it drops what is
+	// foreign.
+	ErrForeign = errors.New("db: another process has changed the database")
+
 	// ErrClosed means that the database has been closed.
 	ErrClosed = errors.New("db: closed")
 )

@@ -3,7 +3,6 @@ package db
 import (
 	"bytes"
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"io"
@@ -45,28 +44,6 @@ func killed(t testing.TB, path string) string {
 		}
 	}
 	return filepath.Join(dir, filepath.Base(path))
-}
-
-// stranger opens the database as another program would, with SQLite's own settings.
-func stranger(t testing.TB, path string) *sql.Conn {
-	t.Helper()
-	pool, err := sql.Open("sqlite3", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c, err := pool.Conn(context.Background())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Close(); pool.Close() })
-	return c
-}
-
-func strangerExec(t testing.TB, c *sql.Conn, statement string) {
-	t.Helper()
-	if _, err := c.ExecContext(context.Background(), statement); err != nil {
-		t.Fatalf("%s: %v", statement, err)
-	}
 }
 
 func mainFileOf(t testing.TB, d *DB) []byte {
@@ -295,33 +272,6 @@ func TestFault1463(t *testing.T) {
 // then on (also #1494).
 func TestFault1482(t *testing.T) { TestLoad(t) }
 
-// TestFault1613: another program wrote to the database, and increments were then made to a base that
-// nobody had (also #1913, #1917). Here what it has written is captured like the rest; what it
-// has done between two runs of the node is noticed by the time and the size of the file.
-func TestFault1613(t *testing.T) {
-	d := openNew(t)
-	bulkTable(t, d)
-	var s chain
-	snapshotNow(t, d, &s)
-	exec(t, d, "UPDATE bulk SET v=randomblob(3000) WHERE rowid=7")
-	c := stranger(t, d.path)
-	strangerExec(t, c, "INSERT INTO small VALUES('foreign')")
-	strangerExec(t, c, "UPDATE bulk SET v=randomblob(3000) WHERE rowid=9")
-	exec(t, d, "INSERT INTO small VALUES('own')")
-	snapshotNow(t, d, &s)
-
-	path := killed(t, d.path)
-	c = stranger(t, path)
-	strangerExec(t, c, "DELETE FROM small")
-	strangerExec(t, c, "PRAGMA wal_checkpoint(TRUNCATE)")
-	if err := c.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if again := open(t, path, Config{Head: s.head}); again.Head() != "" {
-		t.Error("a main file that another program has changed was kept")
-	}
-}
-
 // TestFault1627: a reader kept the WAL from being emptied although all of it had been moved, so
 // that the next write could start it again, with frames that no increment had (also #1634, #1637,
 // #2423, #2425, #2427, #2444, #2445). Here a reader of each kind is there over three captures.
@@ -368,7 +318,7 @@ func TestFault1627(t *testing.T) {
 }
 
 // TestFault1643: reads that overlapped kept the WAL from ever being emptied (also #1664). Here reads
-// shorter than the grace that a capture gives them do not.
+// shorter than the grace that a capture gives them do not; for longer ones see TestHeldReads.
 func TestFault1643(t *testing.T) {
 	d := openNew(t)
 	bulkTable(t, d)

@@ -24,8 +24,16 @@ type pool struct {
 	busy       map[*pooled]struct{} // guarded by mu
 	generation int                  // guarded by mu; of the files
 	closed     bool                 // guarded by mu
+	gate       gate                 // guarded by mu
 	waits      int64                // guarded by mu; calls of get that had to wait
 	waited     time.Duration        // guarded by mu
+}
+
+// gate keeps reads from beginning.
+type gate struct {
+	inside  int           // reads that have passed and not ended
+	opens   chan struct{} // closed when reads may begin again; nil if they may
+	drained chan struct{} // closed when nobody is inside; nil if nobody waits for that
 }
 
 type pooled struct {
@@ -42,8 +50,13 @@ func (p *pool) get(ctx context.Context) (*pooled, error) {
 	if err := p.slot(ctx); err != nil {
 		return nil, err
 	}
+	if err := p.enter(ctx); err != nil {
+		<-p.slots
+		return nil, err
+	}
 	c, err := p.take()
 	if err != nil {
+		p.leave()
 		<-p.slots
 	}
 	return c, err
@@ -58,6 +71,66 @@ func (p *pool) slot(ctx context.Context) error {
 		return nil
 	default:
 	}
+	return p.wait(ctx, p.slots, nil)
+}
+
+// enter waits until reads may begin.
+func (p *pool) enter(ctx context.Context) error {
+	for {
+		p.mu.Lock()
+		opens := p.gate.opens
+		if opens == nil {
+			p.gate.inside++
+		}
+		p.mu.Unlock()
+		if opens == nil {
+			return nil
+		}
+		if err := p.wait(ctx, nil, opens); err != nil {
+			return err
+		}
+	}
+}
+
+func (p *pool) leave() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.gate.inside--
+	if p.gate.inside == 0 && p.gate.drained != nil {
+		close(p.gate.drained)
+		p.gate.drained = nil
+	}
+}
+
+// hold lets no read begin until letGo is called, and returns when those under way have ended, but
+// after the given time at the latest.
+func (p *pool) hold(limit time.Duration) {
+	drained := make(chan struct{})
+	p.mu.Lock()
+	p.gate.opens = make(chan struct{})
+	if p.gate.inside == 0 {
+		close(drained)
+	} else {
+		p.gate.drained = drained
+	}
+	p.mu.Unlock()
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	select {
+	case <-drained:
+	case <-timer.C:
+	}
+}
+
+func (p *pool) letGo() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	close(p.gate.opens)
+	p.gate.opens, p.gate.drained = nil, nil
+}
+
+// wait waits for a place in slots or for opens to be closed; one of them is nil.
+func (p *pool) wait(ctx context.Context, slots chan<- struct{}, opens <-chan struct{}) error {
 	start := time.Now()
 	defer func() {
 		p.mu.Lock()
@@ -66,7 +139,9 @@ func (p *pool) slot(ctx context.Context) error {
 		p.mu.Unlock()
 	}()
 	select {
-	case p.slots <- struct{}{}:
+	case slots <- struct{}{}:
+		return nil
+	case <-opens:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
@@ -123,7 +198,10 @@ func openReader(path string, cfg Config, r role, v shim) (*conn, error) {
 
 // put takes a connection back. One with state of a request on it, or of replaced files, is closed.
 func (p *pool) put(c *pooled) error {
-	defer func() { <-p.slots }()
+	defer func() {
+		p.leave()
+		<-p.slots
+	}()
 	var err error
 	if c.inTransaction() {
 		err = c.exec("ROLLBACK")

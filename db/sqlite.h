@@ -71,6 +71,15 @@ typedef struct {
 	db_buf meta; // columns
 } db_conn;
 
+// The state of the WAL as all processes see it.
+typedef struct {
+	uint32_t changes; // goes up with each commit
+	uint32_t frames;  // committed
+	uint32_t salt[2]; // others each time the WAL is started again
+	uint32_t moved;   // frames that are in the main file
+	uint32_t attempted; // the same, set before they are moved
+} db_view;
+
 int db_open(const char *path, int flags, int role, struct db_vfs *v, db_conn **out);
 int db_close(db_conn *c);
 int db_exec(db_conn *c, const char *sql);
@@ -85,6 +94,7 @@ int db_zero_changes(db_conn *c);
 void db_end_entry(db_conn *c);
 int db_checkpoint(db_conn *c, int mode, int timeout_ms, int *log, int *moved);
 int db_disk_full(db_conn *c);
+int db_wal_view(sqlite3 *db, db_view *out);
 int db_bind_text(sqlite3_stmt *s, int i, const char *p, size_t n);
 int db_bind_blob(sqlite3_stmt *s, int i, const void *p, size_t n);
 

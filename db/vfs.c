@@ -17,14 +17,16 @@ struct sqlite3_file {
 	const sqlite3_io_methods *pMethods;
 };
 
-// Up to xTruncate as in sqlite3.h; version 3 has 14 more methods, which are copied unseen.
+// As in sqlite3.h; what is not used here is copied unseen.
 struct sqlite3_io_methods {
 	int iVersion;
 	int (*xClose)(sqlite3_file *);
 	int (*xRead)(sqlite3_file *, void *, int, int64_t);
 	int (*xWrite)(sqlite3_file *, const void *, int, int64_t);
 	int (*xTruncate)(sqlite3_file *, int64_t);
-	void (*others[14])(void);
+	void (*others[8])(void);
+	int (*xShmMap)(sqlite3_file *, int, int, int, void volatile **); // from version 2 on
+	void (*more[5])(void);                                           // from version 2 and 3 on
 };
 
 struct sqlite3_vfs {
@@ -54,8 +56,11 @@ struct sqlite3_vfs {
 sqlite3_vfs *sqlite3_vfs_find(const char *);
 int sqlite3_vfs_register(sqlite3_vfs *, int);
 int sqlite3_vfs_unregister(sqlite3_vfs *);
+#pragma weak sqlite3_file_control
+int sqlite3_file_control(sqlite3 *, const char *, int, void *);
 
 enum { OK = 0, NOMEM = 7, CORRUPT = 11, FULL = 13, CANTOPEN = 14, IOERR_SHORT_READ = 10 | 2 << 8, OPEN_MAIN_DB = 0x100 };
+enum { FCNTL_FILE_POINTER = 7, SHM_REGION = 32768 };
 
 // The methods of a file with some replaced. The default VFS has one set for database files and
 // one for files that need no locks; with many more the detection of a full disk would be
@@ -323,3 +328,31 @@ void db_vfs_begin(struct db_vfs *v, int64_t clock) {
 }
 
 int db_vfs_disk_full(struct db_vfs *v) { return v->disk_full; }
+
+// db_wal_view copies what the WAL-index in shared memory says about the WAL. The layout is that of SQLite's
+// file format document; all processes that have the database open see the same.
+int db_wal_view(sqlite3 *db, db_view *out) {
+	sqlite3_file *f = NULL;
+	void volatile *region = NULL;
+	int rc = sqlite3_file_control(db, "main", FCNTL_FILE_POINTER, &f);
+	if (rc == OK && (f == NULL || f->pMethods == NULL || f->pMethods->iVersion < 2)) {
+		rc = CANTOPEN;
+	}
+	if (rc == OK) {
+		rc = f->pMethods->xShmMap(f, 0, SHM_REGION, 0, &region);
+	}
+	if (rc == OK && region == NULL) {
+		rc = CANTOPEN;
+	}
+	if (rc != OK) {
+		return rc;
+	}
+	const uint32_t *words = (const uint32_t *)region;
+	out->changes = __atomic_load_n(&words[2], __ATOMIC_RELAXED);
+	out->frames = __atomic_load_n(&words[4], __ATOMIC_RELAXED);
+	out->salt[0] = __atomic_load_n(&words[8], __ATOMIC_RELAXED);
+	out->salt[1] = __atomic_load_n(&words[9], __ATOMIC_RELAXED);
+	out->moved = __atomic_load_n(&words[24], __ATOMIC_RELAXED);
+	out->attempted = __atomic_load_n(&words[32], __ATOMIC_RELAXED);
+	return OK;
+}
