@@ -1,8 +1,11 @@
 package snapshot
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -50,16 +53,49 @@ func eachScenario(t *testing.T, act func(t *testing.T, sc scenario, disk func() 
 func TestCrash(t *testing.T) {
 	base, n := seed(t), newTried(t)
 	eachScenario(t, func(t *testing.T, sc scenario, disk func() *crashfs.FS) {
+		once, twice := inspected{}, inspected{}
 		for op, last := 0, false; !last && !t.Failed(); op++ {
 			synctest.Test(t, func(t *testing.T) {
 				w := crashed(t, sc, disk(), op)
 				if last = w == nil; !last {
 					n.crashes.Add(1)
-					inspectAll(t, n, fmt.Sprintf("power cut before operation %d", op), w, base, !sc.long())
+					when := fmt.Sprintf("power cut before operation %d", op)
+					inspectAll(t, when, w, base, once)
+					if !sc.long() {
+						inspectAgain(t, n, when, w, base, twice)
+					}
 				}
 			})
 		}
 	})
+}
+
+// inspected knows the disks that were inspected already: most crashes leave what another has left.
+type inspected map[string]bool
+
+// first reports whether a disk on which everything is durable, and on which the head may be one of
+// allowed, was never seen before.
+func (n inspected) first(t *testing.T, disk *crashfs.FS, allowed []published) bool {
+	t.Helper()
+	h := sha256.New()
+	_, _ = fmt.Fprintln(h, idsOf(allowed))
+	list, err := disk.ReadDir("snapshots")
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		t.Fatal(err)
+	}
+	for _, name := range list {
+		f, err := disk.Open("snapshots/" + name)
+		must(t, err)
+		data, err := io.ReadAll(f)
+		must(t, errors.Join(err, f.Close()))
+		_, _ = fmt.Fprintln(h, name, len(data))
+		h.Write(data)
+	}
+	_, _ = fmt.Fprintln(h, err)
+	key := string(h.Sum(nil))
+	known := n[key]
+	n[key] = true
+	return !known
 }
 
 // crashed returns a world whose power went before the op-th operation of the scenario, nil if it is
@@ -90,26 +126,42 @@ func poweredOn(fs *crashfs.FS) bool {
 	return err == nil
 }
 
-// inspectAll inspects every disk that the crash of w may have left and, if told to, every disk that
-// a second crash, during the start after, may leave.
-func inspectAll(t *testing.T, n *tried, when string, w *world, base uint64, again bool) {
+// leftBy returns the i-th disk that the crash of fsys may have left.
+func leftBy(fsys *crashfs.FS, i int, base uint64) *crashfs.FS {
+	switch i {
+	case killed:
+		return fsys.Kill()
+	case 1:
+		return fsys.Restart()
+	}
+	return fsys.RestartRandom(base + uint64(i))
+}
+
+const killed = 0 // the disk on which nothing is lost yet
+
+// inspectAll inspects every disk that the crash of w may have left.
+func inspectAll(t *testing.T, when string, w *world, base uint64, seen inspected) {
 	t.Helper()
 	for i := range randomDisks + 2 {
-		disk := func() *crashfs.FS {
-			switch i {
-			case 0:
-				return w.fs.Restart()
-			case 1:
-				return w.fs.Kill()
-			}
-			return w.fs.RestartRandom(base + uint64(i))
+		if i != killed && !seen.first(t, leftBy(w.fs, i, base), w.allowed()) {
+			continue
 		}
-		if err := w.inspectDisk(disk(), w.allowed(), i%2 == 0); err != nil {
+		if err := w.inspectDisk(leftBy(w.fs, i, base), w.allowed(), i < 2); err != nil {
 			t.Errorf("%s, disk %d: %v", when, i, err)
 			return
 		}
-		for op := 0; again; op++ {
-			d := disk()
+	}
+}
+
+// inspectAgain inspects every disk that may be left if the start after the crash is cut off too.
+func inspectAgain(t *testing.T, n *tried, when string, w *world, base uint64, seen inspected) {
+	t.Helper()
+	for i := range randomDisks + 2 {
+		if i != killed && !seen.first(t, leftBy(w.fs, i, base), w.allowed()) {
+			continue
+		}
+		for op := 0; ; op++ {
+			d := leftBy(w.fs, i, base)
 			d.CrashAfter(op)
 			s, err := w.start(d)
 			if err == nil {
@@ -119,13 +171,14 @@ func inspectAll(t *testing.T, n *tried, when string, w *world, base uint64, agai
 				break
 			}
 			n.crashes.Add(1)
-			left := d.Restart()
-			if op%2 > 0 || i == 1 {
-				left = d.RestartRandom(base + uint64(op))
-			}
-			if err := w.inspectOnce(left, w.allowed()); err != nil {
-				t.Errorf("%s, disk %d, again before operation %d of the start: %v", when, i, op, err)
-				return
+			for j, left := range []*crashfs.FS{d.Restart(), d.RestartRandom(base + uint64(op))} {
+				if !seen.first(t, left, w.allowed()) {
+					continue
+				}
+				if err := w.inspectOnce(left, w.allowed()); err != nil {
+					t.Errorf("%s, disk %d, again before operation %d of the start, disk %d: %v", when, i, op, j, err)
+					return
+				}
 			}
 		}
 	}
@@ -145,27 +198,21 @@ func (w *world) inspectOnce(disk *crashfs.FS, allowed []published) error {
 func (w *world) inspectDisk(disk *crashfs.FS, allowed []published, goOn bool) error {
 	s, head, err := w.inspect(disk, allowed)
 	if s != nil {
-		defer s.Close()
+		err = errors.Join(err, s.Close())
 	}
 	if err != nil {
 		return err
 	}
-	for i := range 2 {
-		again := disk.Restart()
-		if i > 0 {
-			again = disk.RestartRandom(uint64(i))
-		}
-		disk = again
-		s, _, err := w.inspect(disk, []published{head})
-		if err == nil && i == 1 && goOn {
-			err = w.goOn(disk, s, head)
-		}
-		if s != nil {
-			err = errors.Join(err, s.Close())
-		}
-		if err != nil {
-			return fmt.Errorf("start after a quiet power cut: %w", err)
-		}
+	disk = disk.Restart()
+	s, _, err = w.inspect(disk, []published{head})
+	if err == nil && goOn {
+		err = w.goOn(disk, s, head)
+	}
+	if s != nil {
+		err = errors.Join(err, s.Close())
+	}
+	if err != nil {
+		return fmt.Errorf("start after a quiet power cut: %w", err)
 	}
 	return nil
 }

@@ -136,15 +136,21 @@ func snapshotID(term, index, number uint64) string {
 	return fmt.Sprintf("%d-%d-%d", term, index, number)
 }
 
-// parseID is the inverse of snapshotID.
+// parseID is the inverse of snapshotID, and knows no other spelling.
 func parseID(id string) (term, index, number uint64, err error) {
-	if _, err := fmt.Sscanf(id, "%d-%d-%d", &term, &index, &number); err != nil {
-		return 0, 0, 0, fmt.Errorf("id %q: %w", id, err)
+	var parts [3]uint64
+	rest := id
+	for i := range parts {
+		var digits string
+		digits, rest, _ = strings.Cut(rest, "-")
+		if parts[i], err = strconv.ParseUint(digits, 10, 64); err != nil {
+			return 0, 0, 0, fmt.Errorf("id %q: %w", id, err)
+		}
 	}
-	if snapshotID(term, index, number) != id {
+	if snapshotID(parts[0], parts[1], parts[2]) != id {
 		return 0, 0, 0, fmt.Errorf("id %q is not written as ids are", id)
 	}
-	return term, index, number, nil
+	return parts[0], parts[1], parts[2], nil
 }
 
 // validate checks all that must hold between the fields.
