@@ -517,3 +517,49 @@ func BenchmarkInspect(b *testing.B) {
 		}
 	}
 }
+
+// TestLogPages damages what bbolt finds its way by, byte for byte: both meta pages, the list of free pages,
+// and a branch that is made a child of itself.
+func TestLogPages(t *testing.T) {
+	path := filepath.Join(quickDir(t), logFile)
+	sampleLog(t, path)
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := readMetas(bytes.NewReader(data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	size := int(m.pageSize)
+	var spots []int
+	for i := range boltMetaSize {
+		spots = append(spots, boltPageHeader+i, size+boltPageHeader+i)
+	}
+	free := int(m.freelist) * size
+	for i := range 8 * int(binary.NativeEndian.Uint16(data[free+10:])) {
+		spots = append(spots, free+boltPageHeader+i)
+	}
+	for _, at := range spots {
+		data[at] ^= 4
+		if in, err := inspect(bytes.NewReader(data), int64(len(data))); !errors.Is(err, ErrLogDamaged) {
+			t.Errorf("byte %d: inspect = %+v, %v; want ErrLogDamaged", at, in, err)
+		}
+		data[at] ^= 4
+	}
+	found := false
+	for page := 2 * size; page < len(data); page += size {
+		if kind(data[page:]) != boltBranch {
+			continue
+		}
+		child := data[page+boltPageHeader+8:]
+		was := binary.NativeEndian.Uint64(child)
+		binary.NativeEndian.PutUint64(child, uint64(page/size))
+		_, err := inspect(bytes.NewReader(data), int64(len(data)))
+		found = found || errors.Is(err, ErrLogDamaged)
+		binary.NativeEndian.PutUint64(child, was)
+	}
+	if len(spots) <= 2*boltMetaSize || !found {
+		t.Errorf("%d bytes tried, circle found %t", len(spots), found)
+	}
+}
