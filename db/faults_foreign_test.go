@@ -15,7 +15,8 @@ import (
 )
 
 // stranger opens the database as another program would, with SQLite's own settings, runs statements, and
-// closes it. TestFault1613 in system_test/ does so in another process.
+// closes it. What it has in common with this process' connections, files, locks and shared memory, is what
+// another process would have.
 func stranger(t testing.TB, path, statements string) {
 	t.Helper()
 	pool, err := sql.Open("sqlite3", path)
