@@ -29,7 +29,7 @@ func stranger(t testing.TB, path, statements string) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	for _, statement := range strings.Split(statements, "; ") {
+	for statement := range strings.SplitSeq(statements, "; ") {
 		rows, err := c.QueryContext(t.Context(), statement)
 		if err != nil {
 			t.Fatalf("%s: %v", statement, err)
