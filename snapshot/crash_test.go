@@ -247,10 +247,11 @@ func TestError(t *testing.T) {
 		if sc.long() || !strings.Contains(t.Name(), "plain") {
 			all = faults[4:] // every act has had all of them alone, on a plain disk
 		}
+		seen := inspected{}
 		for _, f := range all {
 			for last := false; !last && !t.Failed(); f.op++ {
 				synctest.Test(t, func(t *testing.T) {
-					last = !failing(t, sc, disk(), f, base)
+					last = !failing(t, sc, disk(), f, base, seen)
 				})
 				if !last {
 					n.errors.Add(1)
@@ -261,7 +262,7 @@ func TestError(t *testing.T) {
 }
 
 // failing runs the scenario with the fault and reports whether it was long enough for it.
-func failing(t *testing.T, sc scenario, disk *crashfs.FS, f fault, base uint64) bool {
+func failing(t *testing.T, sc scenario, disk *crashfs.FS, f fault, base uint64, seen inspected) bool {
 	w := prepared(t, disk, sc.prepare)
 	w.fs.FailAt(f.op, f.err, f.sticky)
 	var errs []error
@@ -288,8 +289,11 @@ func failing(t *testing.T, sc scenario, disk *crashfs.FS, f fault, base uint64) 
 	case failed && f.sticky && w.damaged && f.err == syscall.EIO:
 		// What has been salvaged while the disk did not work is not to be foreseen.
 	case failed:
-		for i, disk := range []*crashfs.FS{w.fs.Kill(), w.fs.Restart(), w.fs.RestartRandom(base)} {
-			if err := w.inspectDisk(disk, w.allowed(), i == 0); err != nil {
+		for i := range 3 {
+			if i != killed && !seen.first(t, leftBy(w.fs, i, base), w.allowed()) {
+				continue
+			}
+			if err := w.inspectDisk(leftBy(w.fs, i, base), w.allowed(), i == killed); err != nil {
 				t.Errorf("%+v, disk %d: %v", f, i, err)
 			}
 		}

@@ -3,6 +3,7 @@ package snapshot
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -40,8 +41,8 @@ func fill(n int, seed uint64) content {
 
 func randomPage(r *rand.Rand) []byte {
 	page := make([]byte, testPageSize)
-	for i := range page {
-		page[i] = byte(r.Uint32())
+	for i := 0; i < len(page); i += 8 {
+		binary.LittleEndian.PutUint64(page[i:], r.Uint64())
 	}
 	return page
 }
