@@ -166,6 +166,7 @@ func (d *DB) startCapture(head string) (*Capture, error) {
 		}
 	}
 	d.track.pending.merge(scan.pages)
+	d.hasher.moved(scan.pages)
 	d.track.walEnd = scan.end
 	err = d.moveWAL(scan)
 	if err := d.watch(ownCheckpoint); err != nil {

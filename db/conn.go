@@ -307,6 +307,7 @@ func (c *conn) endEntry() { C.db_end_entry(c.c) }
 
 // Modes of checkpoint.
 const (
+	checkpointNoop     = -1 // says only what it could do
 	checkpointPassive  = 0
 	checkpointTruncate = 3
 )

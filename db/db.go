@@ -50,11 +50,13 @@ type writing struct {
 // files is what Capture, Published, Release and Replace share. They may run on two goroutines.
 type files struct {
 	mu      sync.Mutex
-	main    *mainFile // guarded by mu
-	track   tracker   // guarded by mu
-	damaged bool      // guarded by mu; damage has been dealt with
-	capture *Capture  // guarded by mu; the one not yet released
-	closed  bool      // guarded by mu
+	main    *mainFile          // guarded by mu
+	track   tracker            // guarded by mu
+	damaged bool               // guarded by mu; damage has been dealt with
+	capture *Capture           // guarded by mu; the one not yet released
+	hasher  *hasher            // guarded by mu; of the main file
+	hashes  map[*Hash]struct{} // guarded by mu; not done, some perhaps of former main files
+	closed  bool               // guarded by mu
 }
 
 // maxJudges bounds the connections that classify statements, which takes each some microseconds.
@@ -153,7 +155,7 @@ func (d *DB) openFiles(s *sums) error {
 	if err != nil {
 		return err
 	}
-	d.main = &mainFile{f: f, sums: s, refs: 1}
+	d.main, d.hasher = &mainFile{f: f, sums: s, refs: 1}, new(hasher)
 	if d.seen, err = d.writer.walView(); err != nil {
 		return err
 	}
@@ -244,6 +246,7 @@ func (d *DB) Close() error {
 	if closed {
 		return nil
 	}
+	d.endHashes()
 	var errs []error
 	if d.readers != nil {
 		errs = append(errs, d.readers.close(), d.judges.close())
