@@ -25,6 +25,9 @@
 // main file; only Published syncs it without. Lock order: DB.mu, then a pool's opening, then its mu; the
 // lock of the checksums (sums.c) is last, and held by the VFS.
 //
+// A Hash stands for schema and content, however they lie on the disk. It reads the pages of a state that a
+// transaction keeps, without SQLite, and remembers what each page that has not changed since adds to it.
+//
 // SQLite is called through a small binding of our own (sqlite.h, sqlite.c, conn.go) instead of
 // database/sql: the clock, the random numbers and the counters of a connection must follow the
 // log entry, and that needs SQLite's own interface. The module of the driver supplies the library.

@@ -70,13 +70,3 @@ func benchmarkHash(b *testing.B, d *DB, before func(n int)) {
 	b.ReportMetric(float64(begin.Microseconds())/1000, "ms/begin")
 	b.ReportMetric(float64(memory)/1024, "KiB")
 }
-
-// captured moves the WAL into the main file.
-func captured(b *testing.B, d *DB) {
-	b.Helper()
-	c, err := d.Capture("none")
-	if err != nil {
-		b.Fatal(err)
-	}
-	c.Release()
-}

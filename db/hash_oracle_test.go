@@ -91,10 +91,10 @@ func TestHashIncremental(t *testing.T) {
 				if err := p.d.Replace(image, ""); err != nil {
 					t.Fatal(err)
 				}
-				for range 40 {
+				t.Cleanup(p.releaseReaders)
+				for range 15 {
 					p.step()
 				}
-				p.releaseReaders()
 				t.Logf("%d states, %d captures refused", len(p.w.byHash), p.busy)
 			})
 		}
@@ -230,7 +230,7 @@ func TestHashHistories(t *testing.T) {
 	t.Log("seed", seed)
 	dice := rand.New(rand.NewPCG(seed, 0))
 	var w twins
-	rows := make([]string, 150)
+	rows := make([]string, 80)
 	for i := range rows {
 		size := dice.IntN(300)
 		if dice.IntN(8) == 0 {
@@ -250,7 +250,7 @@ func TestHashHistories(t *testing.T) {
 				if dice.IntN(20) == 0 {
 					exec(t, d, "INSERT INTO x SELECT b FROM t", "DELETE FROM w WHERE id%2=0", "INSERT INTO w SELECT * FROM t WHERE id%2=0", "DELETE FROM x")
 				}
-				if dice.IntN(50) == 0 {
+				if dice.IntN(25) == 0 {
 					exec(t, d, "VACUUM")
 				}
 			}

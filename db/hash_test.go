@@ -54,6 +54,16 @@ func openImage(t testing.TB, sql string) *DB {
 	return d
 }
 
+// captured moves the WAL into the main file.
+func captured(t testing.TB, d *DB) {
+	t.Helper()
+	c, err := d.Capture("none")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Release()
+}
+
 // TestMurmur compares with the values that are published for the seed 0, and the hash of parts with
 // that of the whole.
 func TestMurmur(t *testing.T) {
@@ -133,6 +143,7 @@ func TestHashChanges(t *testing.T) {
 	want := hashNow(t, d)
 	seen := map[string]string{want: "nothing"}
 	for _, tt := range tests {
+		captured(t, d) // so that no page is read just because it is in the WAL
 		exec(t, d, tt.change)
 		got := hashNow(t, d)
 		if other, ok := seen[got]; ok {
@@ -142,7 +153,9 @@ func TestHashChanges(t *testing.T) {
 		if scratch := hashFromScratch(t, d); scratch != got {
 			t.Errorf("%s: hash is %s, from scratch %s", tt.change, got, scratch)
 		}
+		captured(t, d)
 		exec(t, d, tt.back)
+		captured(t, d)
 		if got := hashNow(t, d); got != want {
 			t.Errorf("%s, %s: hash is %s, was %s", tt.change, tt.back, got, want)
 		}
@@ -157,17 +170,17 @@ func TestHashShadow(t *testing.T) {
 	d := openNew(t)
 	exec(t, d, hashSetup...)
 	want := hashNow(t, d)
-	exec(t, d, "UPDATE f_content SET c0='some wards 6' WHERE id=7")
+	exec(t, d, "UPDATE f_content SET c0=replace(c0, 'words', 'wards') WHERE id=7")
 	if hashNow(t, d) == want {
 		t.Error("a changed f_content has the same hash")
 	}
-	exec(t, d, "UPDATE f_content SET c0='some words 6' WHERE id=7")
+	exec(t, d, "UPDATE f_content SET c0=replace(c0, 'wards', 'words') WHERE id=7")
 	if got := hashNow(t, d); got != want {
 		t.Errorf("hash is %s, was %s", got, want)
 	}
-	exec(t, d, "INSERT INTO f(f) VALUES('optimize')")
+	exec(t, d, "INSERT INTO f(f, rank) VALUES('pgsz', 1000)")
 	if hashNow(t, d) == want {
-		t.Error("a changed f_data has the same hash")
+		t.Error("a changed f_config has the same hash")
 	}
 }
 
@@ -209,20 +222,59 @@ func TestHashVacuum(t *testing.T) {
 	}
 }
 
+// TestHashCache lets an overflow page name an owner that has become an overflow page itself: that one
+// still belongs to its node.
+func TestHashCache(t *testing.T) {
+	var c hashCache
+	set := func(pages ...uint32) (s pageSet) {
+		for _, pgno := range pages {
+			s.add(pgno)
+		}
+		return s
+	}
+	c.set(10, overflowPage, sum128{lo: 5})
+	c.set(5, overflowPage, sum128{lo: 7})
+	c.set(7, leafNode, sum128{lo: 1})
+	c.set(hashChunkPages*3, interiorNode, sum128{lo: 2})
+	c.forget(set(10, hashChunkPages+1, hashChunkPages*9))
+	if k, sum := c.get(7); k != leafNode || sum.lo != 1 {
+		t.Errorf("node has kind %d, sum %s", k, sum)
+	}
+	c.forget(set(5))
+	if k, _ := c.get(7); k != unknown {
+		t.Errorf("node has kind %d after its overflow page was written", k)
+	}
+	if k, _ := c.get(hashChunkPages * 3); k != interiorNode {
+		t.Errorf("another node has kind %d", k)
+	}
+}
+
 // TestHashPinned goes on writing and capturing before a pinned state is hashed: one that is partly in
-// the WAL, and one that is all in the main file.
+// the WAL, one that is all in the main file, and one of which the WAL has a copy.
 func TestHashPinned(t *testing.T) {
-	for _, inMain := range []bool{false, true} {
-		t.Run(fmt.Sprintf("moved %t", inMain), func(t *testing.T) {
+	for _, state := range []string{"WAL", "main", "both"} {
+		t.Run(state, func(t *testing.T) {
 			d := open(t, testPath(t), Config{ReadersGrace: time.Millisecond})
 			exec(t, d, hashSetup...)
 			s := &chain{images: map[string][]byte{}}
+			var reader *pooled
+			if state == "both" {
+				reader = holdReader(t, d) // so that the WAL is not emptied
+			}
 			snapshotNow(t, d, s)
-			if !inMain {
+			if state == "WAL" {
 				exec(t, d, "UPDATE t SET b=zeroblob(5000) WHERE id%3=0")
 			}
 			want := hashFromScratch(t, d)
 			h := beginHash(t, d)
+			if inMain := h.pages.wal == nil; inMain != (state != "WAL") {
+				t.Errorf("all is in the main file: %t", inMain)
+			}
+			if reader != nil {
+				if err := d.readers.put(reader); err != nil {
+					t.Fatal(err)
+				}
+			}
 			for i := range 5 {
 				exec(t, d, fmt.Sprintf("UPDATE t SET b=zeroblob(3000+%d) WHERE id%%2=0", i), "DELETE FROM u WHERE rowid%4=1", "DROP TABLE IF EXISTS w", "VACUUM")
 				if c, err := d.Capture(""); !errors.Is(err, ErrBusy) {

@@ -21,7 +21,7 @@ type walker struct {
 	pages  *pinned
 	cache  *hashCache
 	usable int          // bytes of a page
-	left   uint32       // nodes that may still be met: a tree that bites its tail must not hold us for ever
+	left   uint32       // pages that may still be met: a tree that bites its tail must not hold us for ever
 	check  func() error // says why to stop
 
 	nodes [maxTreeDepth][]byte // the path to where we are
@@ -34,17 +34,25 @@ type visitor struct {
 	visit func(n *node) error    // a node with entries
 }
 
-// walk visits the tree under a page.
-func (w *walker) walk(pgno uint32, depth int, v *visitor) error {
-	if w.left == 0 || depth == maxTreeDepth {
-		return malformed(pgno, "a tree without end")
+// step is taken before each page: no state has more of them than pages.
+func (w *walker) step(pgno uint32) error {
+	if w.left == 0 {
+		return malformed(pgno, "met twice")
 	}
 	w.left--
+	return w.check()
+}
+
+// walk visits the tree under a page.
+func (w *walker) walk(pgno uint32, depth int, v *visitor) error {
+	if depth == maxTreeDepth {
+		return malformed(pgno, "a tree too deep")
+	}
+	if err := w.step(pgno); err != nil {
+		return err
+	}
 	if v.known(pgno) {
 		return nil
-	}
-	if err := w.check(); err != nil {
-		return err
 	}
 	if w.nodes[depth] == nil {
 		w.nodes[depth] = make([]byte, w.pages.pageSize)
@@ -138,7 +146,7 @@ func (w *walker) chain(owner uint32, c *cell, add func(pgno uint32, part []byte)
 	}
 	next := c.overflow
 	for rest := c.size - int64(len(c.local)); rest > 0; {
-		if err := w.check(); err != nil {
+		if err := w.step(next); err != nil {
 			return err
 		}
 		if next <= 1 {
