@@ -360,6 +360,45 @@ func TestHashEnds(t *testing.T) {
 	}
 }
 
+// TestHashConcurrent hashes on one goroutine what another has pinned, while that one writes, captures
+// and, at last, closes the database.
+func TestHashConcurrent(t *testing.T) {
+	d := open(t, testPath(t), Config{ReadersGrace: time.Millisecond})
+	exec(t, d, hashSetup...)
+	type result struct {
+		sum string
+		err error
+	}
+	results := make(chan result)
+	sum := func(h *Hash) {
+		s, err := h.Sum(context.Background())
+		results <- result{s, err}
+	}
+	for i := range 20 {
+		want := hashFromScratch(t, d)
+		go sum(beginHash(t, d))
+		exec(t, d, fmt.Sprintf("UPDATE t SET b=zeroblob(%d) WHERE id%%3=%d", 1000+i, i%3), "DELETE FROM u WHERE rowid%7=3")
+		c, err := d.Capture("")
+		if err == nil {
+			c.Release()
+		} else if !errors.Is(err, ErrBusy) {
+			t.Fatal(err)
+		}
+		if r := <-results; r.err != nil || r.sum != want {
+			t.Fatalf("Sum() = %s, %v; want %s", r.sum, r.err, want)
+		}
+	}
+	want := hashFromScratch(t, d)
+	h := beginHash(t, d)
+	go sum(h)
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if r := <-results; r.sum != want && r.err == nil {
+		t.Errorf("Sum() beside Close = %s, %v; want %s or an error", r.sum, r.err, want)
+	}
+}
+
 // TestHashDamage flips a bit in the middle of a row: a hash says so, and gives no number.
 func TestHashDamage(t *testing.T) {
 	d := openNew(t)
