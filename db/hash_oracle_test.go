@@ -92,7 +92,7 @@ func TestHashIncremental(t *testing.T) {
 					t.Fatal(err)
 				}
 				t.Cleanup(p.releaseReaders)
-				for range 15 {
+				for range 12 {
 					p.step()
 				}
 				t.Logf("%d states, %d captures refused", len(p.w.byHash), p.busy)
@@ -238,7 +238,7 @@ func TestHashHistories(t *testing.T) {
 		}
 		rows[i] = fmt.Sprintf("(%d, %d, printf('%%0%dd', %d))", dice.Int64()>>dice.IntN(55)&^0xff|int64(i), dice.IntN(100), size, i)
 	}
-	for pageSize := walMinPage; pageSize <= walMaxPage; pageSize *= 2 {
+	for _, pageSize := range []int{walMinPage, 4096, walMaxPage} {
 		for autoVacuum := range 3 {
 			d := openImage(t, fmt.Sprintf("PRAGMA page_size=%d; PRAGMA auto_vacuum=%d; CREATE TABLE x (y)", pageSize, autoVacuum))
 			tables := []string{"CREATE TABLE t (id INTEGER PRIMARY KEY, a, b)", "CREATE TABLE w (id, a, b, PRIMARY KEY(a, id)) WITHOUT ROWID", "CREATE INDEX i ON t(b)"}
@@ -260,7 +260,7 @@ func TestHashHistories(t *testing.T) {
 			w.check(t, d, hashNow(t, d))
 		}
 	}
-	if n := len(w.byHash); n < 2 || n > 25 {
+	if n := len(w.byHash); n < 2 || n > 10 {
 		t.Errorf("%d hashes", n)
 	}
 }
