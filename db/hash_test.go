@@ -95,6 +95,7 @@ var hashSetup = []string{
 	"CREATE TABLE w (k TEXT, n, v, PRIMARY KEY(k, n)) WITHOUT ROWID",
 	"CREATE TABLE s (id INTEGER PRIMARY KEY AUTOINCREMENT, a)",
 	"CREATE VIRTUAL TABLE f USING fts5(x)",
+	"CREATE TABLE p (x)", "CREATE TABLE q (x)", "INSERT INTO p VALUES(1)",
 	"CREATE INDEX ti ON t(a)",
 	"CREATE VIEW tv AS SELECT a FROM t",
 	"CREATE TRIGGER tt AFTER DELETE ON u BEGIN SELECT 1; END",
@@ -127,6 +128,7 @@ func TestHashChanges(t *testing.T) {
 		{"UPDATE t SET id=CASE id WHEN 1 THEN -1 ELSE 1 END WHERE id IN (1, -1)", "UPDATE t SET id=1 WHERE id=-1"},
 		{"INSERT INTO u(rowid, a) VALUES(12345, 1)", "DELETE FROM u WHERE rowid=12345"},
 		{"INSERT INTO u(rowid, a) VALUES(12346, 1)", "DELETE FROM u WHERE rowid=12346"},
+		{"DELETE FROM p; INSERT INTO q VALUES(1)", "DELETE FROM q; INSERT INTO p VALUES(1)"}, // another table
 		{"UPDATE w SET v='other' WHERE n=2500", "UPDATE w SET v='text 50' WHERE n=2500"},
 		{"UPDATE w SET k=k||'x' WHERE n=2500", "UPDATE w SET k=substr(k, 1, 100) WHERE n=2500"},
 		{"UPDATE sqlite_sequence SET seq=1000", "UPDATE sqlite_sequence SET seq=10"},
