@@ -36,6 +36,33 @@ func (k Kind) String() string {
 	return "unknown"
 }
 
+// Setting is a switch that may be unknown. The numbers are those in log entries and messages.
+type Setting uint8
+
+const (
+	Unset Setting = 0 // not told
+	Off   Setting = 1
+	On    Setting = 2
+)
+
+// SettingOf returns On or Off.
+func SettingOf(on bool) Setting {
+	if on {
+		return On
+	}
+	return Off
+}
+
+func (s Setting) String() string {
+	switch s {
+	case Off:
+		return "off"
+	case On:
+		return "on"
+	}
+	return "unset"
+}
+
 // Level is the consistency of a read. The numbers are rqlite's.
 type Level uint8
 
