@@ -134,7 +134,7 @@ func (n *node) restart(t *testing.T) {
 	n.open(t)
 }
 
-func (n *node) server() Server { return Server{n.cfg.NodeID, n.cfg.Addr, true} }
+func (n *node) server() Server { return Server{ID: n.cfg.NodeID, Addr: n.cfg.Addr, Voter: true} }
 
 // newSingle returns a running node that leads a cluster of one, and has nobody to lose that to.
 func newSingle(t *testing.T) *node {

@@ -13,6 +13,9 @@ import (
 	"rqlited/internal/vfs"
 )
 
+// minHashCheck bounds how often the nodes hash their state for each other.
+const minHashCheck = time.Second
+
 // Config configures a Store. Open copies it, so settings cannot change under a running Store.
 type Config struct {
 	Dir    string // data directory; created if missing
@@ -28,6 +31,11 @@ type Config struct {
 
 	ForeignKeys bool // enforce foreign keys; has to be the same on all nodes
 	MaxReaders  int  // connections for reading; zero means 256
+
+	// HashCheckInterval is how often the leader has all nodes hash their state at the same place
+	// in the log, and compares. Zero is never.
+	HashCheckInterval time.Duration
+	Peers             HashPeers // reaches the nodes for that; may be nil if HashCheckInterval is zero
 
 	Raft     RaftConfig
 	Snapshot SnapshotConfig
@@ -96,6 +104,12 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Reap.Voter < 0 || c.Reap.ReadOnly < 0 {
 		errs = append(errs, errors.New("a time of Reap is negative"))
+	}
+	if c.HashCheckInterval != 0 && c.HashCheckInterval < minHashCheck {
+		errs = append(errs, fmt.Errorf("interval of hash checks is %s: must be 0 or at least %s", c.HashCheckInterval, minHashCheck))
+	}
+	if c.HashCheckInterval > 0 && c.Peers == nil {
+		errs = append(errs, errors.New("hash checks need something that reaches the other nodes"))
 	}
 	c.MaxReaders = cmp.Or(c.MaxReaders, 256)
 	if c.MaxReaders < 0 {

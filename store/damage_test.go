@@ -23,7 +23,7 @@ func TestDamageWhileRunning(t *testing.T) {
 			leader.damageFile(t, file, false)
 			n := newNode(t, "n2")
 			n.open(t)
-			if err := leader.Join(t.Context(), "n2", n.cfg.Addr, true); err != nil {
+			if err := leader.Join(t.Context(), Server{ID: "n2", Addr: n.cfg.Addr, Voter: true}); err != nil {
 				t.Fatal(err)
 			}
 			n.waitRows(t, fooSum, leader.rows(t, command.Weak, fooSum))

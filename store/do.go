@@ -82,7 +82,9 @@ func (s *Store) write(ctx context.Context, req *command.Request) (*command.Respo
 		bounded, cancel = context.WithTimeout(ctx, req.DBTimeout)
 		defer cancel()
 	}
-	resp, err := s.propose(bounded, &command.Entry{Kind: req.Kind, Request: req})
+	resp, err := s.propose(bounded, &command.Entry{
+		Kind: req.Kind, Request: req, ForeignKeys: command.SettingOf(s.cfg.ForeignKeys),
+	})
 	if errors.Is(err, ErrUnknown) && errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
 		return nil, ErrWaitTimeout
 	}

@@ -268,7 +268,7 @@ func TestGroupCommit(t *testing.T) {
 }
 
 func TestVerifyShared(t *testing.T) {
-	r := &rounds{kick: make(chan struct{}, 1)}
+	r := newRounds[struct{}]()
 	a, b := r.join(), r.join()
 	if a != b {
 		t.Error("two reads that wait do not share a round")

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+
+	"rqlited/command"
 )
 
 var (
@@ -44,6 +46,9 @@ var (
 	// ErrBusy means that something else, such as a long read, is in the way; it may be tried again.
 	ErrBusy = errors.New("store: busy")
 
+	// ErrNoHash means that this node does not have the hash of the state at that index, and will not.
+	ErrNoHash = errors.New("store: no hash")
+
 	// ErrNodeNotFound means that the cluster has no node of that id.
 	ErrNodeNotFound = errors.New("store: node not found in cluster")
 
@@ -66,6 +71,10 @@ var (
 	// ErrForeign means that the data directory is that of another node; nothing was changed.
 	ErrForeign = errors.New("store: data directory belongs to another node")
 
+	// ErrForeignKeys means that a node was refused because it enforces foreign keys and the cluster
+	// does not, or the other way round; nothing was changed.
+	ErrForeignKeys = errors.New("store: foreign keys differ")
+
 	// ErrAddrInUse means that a node of another id has the address already.
 	ErrAddrInUse = errors.New("store: address belongs to another node")
 )
@@ -83,6 +92,16 @@ func (e *FSMTimeoutError) Error() string {
 	return fmt.Sprintf("index %d: timeout waiting for fsm", e.Index)
 }
 
+// foreignKeysError is the ErrForeignKeys of a cluster that has foreign keys on, or off.
+type foreignKeysError struct{ cluster command.Setting }
+
+func (e foreignKeysError) Error() string {
+	node := command.SettingOf(e.cluster == command.Off)
+	return fmt.Sprintf("foreign keys are %s in this cluster and %s on the node that asks (-fk): all nodes must agree", e.cluster, node)
+}
+
+func (foreignKeysError) Unwrap() error { return ErrForeignKeys }
+
 // texts pairs each error with the words that clients and nodes of rqlite know it by. The first
 // error that matches wins, so the narrower one stands first.
 var texts = []struct {
@@ -98,6 +117,7 @@ var texts = []struct {
 	{ErrStaleRead, "stale read"},
 	{ErrUnauthorized, "unauthorized"},
 	{ErrNothingNew, "nothing new to snapshot"},
+	{ErrNoHash, "no hash of the state at that index"},
 	{ErrNodeNotFound, "node not found in cluster"},
 	{ErrSelfStepdown, "cannot step down to the current Leader"},
 	{ErrNoPeer, "cannot find peer"},
@@ -126,6 +146,11 @@ func FromText(s string) error {
 	for _, t := range texts {
 		if s == t.text {
 			return t.err
+		}
+	}
+	for _, cluster := range []command.Setting{command.Off, command.On} {
+		if err := (foreignKeysError{cluster}); s == err.Error() {
+			return err
 		}
 	}
 	if rest, ok := strings.CutPrefix(s, "index "); ok {

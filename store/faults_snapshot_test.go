@@ -142,7 +142,7 @@ func TestFault1905(t *testing.T) {
 	}
 	silent := listen(t, "127.0.0.1:0")
 	defer silent.Close()
-	if err := n.Join(t.Context(), "late", silent.Addr().String(), false); err != nil {
+	if err := n.Join(t.Context(), Server{ID: "late", Addr: silent.Addr().String()}); err != nil {
 		t.Fatal(err)
 	}
 	n.addTable(t, 3)
@@ -474,7 +474,7 @@ func TestFault1672(t *testing.T) {
 		n.snapshot(t, 1)
 		late := newNode(t, "n2")
 		late.open(t)
-		if err := n.Join(t.Context(), "n2", late.cfg.Addr, false); err != nil {
+		if err := n.Join(t.Context(), Server{ID: "n2", Addr: late.cfg.Addr}); err != nil {
 			t.Fatal(err)
 		}
 		eventually(t, "readiness", late.Ready)
@@ -517,7 +517,7 @@ func TestFault2642(t *testing.T) {
 	n.exec(t, "CREATE TABLE bulk (v)", "INSERT INTO bulk VALUES(zeroblob(16000000))")
 	n.snapshot(t, 1)
 	peer := newDeafPeer(t)
-	if err := n.Join(t.Context(), "n2", string(peer.LocalAddr()), false); err != nil {
+	if err := n.Join(t.Context(), Server{ID: "n2", Addr: string(peer.LocalAddr())}); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "the transfer", func() error {

@@ -236,7 +236,7 @@ func TestFault1460(t *testing.T) {
 			n.wantTwice(t, "after two restarts", 4)
 			late := newNode(t, "n2")
 			late.open(t)
-			if err := n.Join(t.Context(), "n2", late.cfg.Addr, false); err != nil {
+			if err := n.Join(t.Context(), Server{ID: "n2", Addr: late.cfg.Addr}); err != nil {
 				t.Fatal(err)
 			}
 			late.waitRows(t, twiceCount, "4 4")

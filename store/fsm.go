@@ -33,12 +33,20 @@ type fsm struct {
 	progress *progress
 	reads    *readRegistry
 	counters *counters
+	hashes   *hashes
+	captures
 
-	changed    atomic.Uint64 // newest entry that counts as a change of the database
-	restoring  atomic.Bool
-	captureErr atomic.Pointer[error] // of the last Snapshot
-	restored   func()                // called when a snapshot has been restored
+	// turn is had while the database is changed or captured. Raft does that on one goroutine; it is for
+	// those who want to come between two entries.
+	turn turn
 
+	changed   atomic.Uint64 // newest entry that counts as a change of the database
+	restoring atomic.Bool
+	restored  func() // called when a snapshot has been restored
+}
+
+// captures is what a capture depends on, and the outcome of the last.
+type captures struct {
 	// base is the id of the snapshot that the database descends from; never nil, empty if there
 	// is none. A capture is made against it, not against the newest one in the snapshot store:
 	// between the publication of an install and its restore they differ, and such a capture must
@@ -46,6 +54,8 @@ type fsm struct {
 	base   atomic.Pointer[string]
 	idle   idle
 	damage *damage
+
+	captureErr atomic.Pointer[error] // of the last Snapshot
 }
 
 // target is what a state machine writes to. Immutable.
@@ -67,6 +77,8 @@ func (f *fsm) Apply(l *raft.Log) any {
 	if err := f.failure.get(); err != nil {
 		return outcome{err: fmt.Errorf("%w: %w", ErrUnknown, err)}
 	}
+	f.turn.take()
+	defer f.turn.give()
 	start := time.Now()
 	resp, err := f.apply(l)
 	f.counters.applyTime.Add(time.Since(start).Microseconds())
@@ -86,6 +98,9 @@ func (f *fsm) apply(l *raft.Log) (*command.Response, error) {
 	var resp *command.Response
 	switch e.Kind {
 	case command.Noop:
+		if e.Hash {
+			f.hashes.set(f.db, l.Index)
+		}
 		return &command.Response{Index: l.Index}, nil
 	case command.Query:
 		return f.read(e, l.Index)
@@ -137,6 +152,8 @@ func (f *fsm) fail(act string, index uint64, err error) error {
 
 // Snapshot implements raft.FSM.
 func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
+	f.turn.take()
+	defer f.turn.give()
 	c, err := f.capture()
 	f.captureErr.Store(&err)
 	if errors.Is(err, db.ErrNothingNew) {
@@ -157,7 +174,7 @@ func (f *fsm) capture() (*capture, error) {
 	if f.damage.open.Load() {
 		head = "" // an image, which needs nothing of the damaged files
 	}
-	c, err := f.db.Capture(head)
+	c, err := f.hashes.capture(f.db, head)
 	switch {
 	case errors.Is(err, db.ErrNothingNew):
 		return f.emptyCapture(base, err)
@@ -211,12 +228,15 @@ func (f *fsm) restore(ctx context.Context, rc io.ReadCloser) error {
 	if !ok {
 		return errors.New("restore: the stream does not say which snapshot it is")
 	}
-	ctx, cancel := withClosing(ctx, f.closing)
+	ctx, cancel := until(ctx, f.closing, ErrNotOpen)
 	defer cancel()
 	if err := writeImage(ctx, f.fs, rc, f.image); err != nil {
 		f.counters.restoresFailed.Add(1)
 		return fmt.Errorf("restore snapshot %s: %w", meta.ID, err)
 	}
+	f.turn.take()
+	defer f.turn.give()
+	f.hashes.replaced()
 	if err := f.db.Replace(f.image, meta.ID); err != nil {
 		f.counters.restoresFailed.Add(1)
 		return fmt.Errorf("switch to snapshot %s: %w", meta.ID, err)
@@ -240,13 +260,13 @@ func writeImage(ctx context.Context, fsys vfs.FS, r io.Reader, name string) erro
 	return errors.Join(err, image.Close())
 }
 
-// withClosing returns a context that ends with parent or when closing is closed.
-func withClosing(parent context.Context, closing <-chan struct{}) (context.Context, context.CancelFunc) {
+// until returns a context that ends with parent, or with cause when end is closed.
+func until(parent context.Context, end <-chan struct{}, cause error) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(parent)
 	go func() {
 		select {
-		case <-closing:
-			cancel(ErrNotOpen)
+		case <-end:
+			cancel(cause)
 		case <-ctx.Done():
 		}
 	}()

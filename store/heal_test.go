@@ -294,7 +294,7 @@ func checkSilent(t *testing.T, n, candidate *node) {
 	if err := n.Bootstrap(t.Context(), []Server{n.server()}); !errors.Is(err, errSilent) {
 		t.Errorf("Bootstrap = %v; want errSilent", err)
 	}
-	if err := n.Notify(t.Context(), n.cfg.NodeID, n.cfg.Addr); err != nil {
+	if err := n.Notify(t.Context(), Server{ID: n.cfg.NodeID, Addr: n.cfg.Addr}); err != nil {
 		t.Errorf("Notify = %v", err)
 	}
 	if rc := n.raft.ReloadableConfig(); rc.HeartbeatTimeout != never {

@@ -204,7 +204,7 @@ func TestCatchUpBySnapshot(t *testing.T) {
 	if n.HasPeers() || n.Ready() == nil {
 		t.Errorf("a new node: peers %t, Ready = %v", n.HasPeers(), n.Ready())
 	}
-	if err := leader.Join(t.Context(), "n2", n.cfg.Addr, true); err != nil {
+	if err := leader.Join(t.Context(), Server{ID: "n2", Addr: n.cfg.Addr, Voter: true}); err != nil {
 		t.Fatal(err)
 	}
 	want := leader.rows(t, command.Weak, "SELECT count(*) FROM foo")

@@ -10,6 +10,8 @@ import (
 	"sync"
 
 	"github.com/hashicorp/raft"
+
+	"rqlited/command"
 )
 
 // Server is a member of the cluster.
@@ -17,6 +19,10 @@ type Server struct {
 	ID    string
 	Addr  string // Raft address
 	Voter bool
+
+	// ForeignKeys is what a node that wants to be a member says about itself. Of members it is
+	// not known.
+	ForeignKeys command.Setting `json:"-"`
 }
 
 // Servers returns the members of the cluster as this node knows them, ordered by id.
@@ -103,19 +109,23 @@ type notified struct {
 
 // Notify counts a node that wants to form a cluster with this one. The call that completes
 // Config.BootstrapExpect forms it. Once a leader is known, or if nothing is expected, calls are
-// ignored. It fails if the host of addr does not resolve.
-func (s *Store) Notify(ctx context.Context, id, addr string) error {
+// ignored. It fails if the host of the node's address does not resolve, and with ErrForeignKeys if
+// the node enforces foreign keys otherwise than this one.
+func (s *Store) Notify(ctx context.Context, sv Server) error {
 	if !s.gate.enter() {
 		return ErrNotOpen
 	}
 	defer s.gate.leave()
+	if err := s.agrees(sv); err != nil {
+		return err
+	}
 	if _, known := s.Leader(); known || s.cfg.BootstrapExpect == 0 {
 		return nil
 	}
-	if err := resolve(ctx, addr); err != nil {
+	if err := resolve(ctx, sv.Addr); err != nil {
 		return err
 	}
-	servers := s.notified.add(id, addr, s.cfg.BootstrapExpect)
+	servers := s.notified.add(sv.ID, sv.Addr, s.cfg.BootstrapExpect)
 	if servers == nil {
 		return nil
 	}
@@ -163,11 +173,24 @@ func resolve(ctx context.Context, addr string) error {
 	return nil
 }
 
+// ForeignKeys reports whether this node was started to enforce foreign keys.
+func (s *Store) ForeignKeys() bool { return s.cfg.ForeignKeys }
+
+// agrees returns an error if sv would make something else of writes than this node does, once it led.
+func (s *Store) agrees(sv Server) error {
+	own := command.SettingOf(s.cfg.ForeignKeys)
+	if sv.ForeignKeys == command.Unset || sv.ForeignKeys == own {
+		return nil
+	}
+	return foreignKeysError{own}
+}
+
 // Join adds a node to the cluster; only the leader can. A member that comes with its own id and
 // address changes nothing; with its id and another address it is moved there. It fails with
-// ErrNotLeader, and with ErrAddrInUse if a member of another id has the address: who is right
+// ErrNotLeader, with ErrForeignKeys if the node enforces foreign keys otherwise than this one,
+// member or not, and with ErrAddrInUse if a member of another id has the address: who is right
 // about that, a human has to say by removing the other.
-func (s *Store) Join(ctx context.Context, id, addr string, voter bool) error {
+func (s *Store) Join(ctx context.Context, sv Server) error {
 	if !s.gate.enter() {
 		return ErrNotOpen
 	}
@@ -175,42 +198,46 @@ func (s *Store) Join(ctx context.Context, id, addr string, voter bool) error {
 	if s.raft.State() != raft.Leader {
 		return ErrNotLeader
 	}
-	if id == "" {
+	if sv.ID == "" {
 		return &RequestError{"node id is empty"}
 	}
-	if err := resolve(ctx, addr); err != nil {
+	if err := s.agrees(sv); err != nil {
 		return err
 	}
-	for _, sv := range s.configuration().Servers {
-		switch sameID, sameAddr := string(sv.ID) == id, string(sv.Address) == addr; {
+	if err := resolve(ctx, sv.Addr); err != nil {
+		return err
+	}
+	id, addr := raft.ServerID(sv.ID), raft.ServerAddress(sv.Addr)
+	for _, m := range s.configuration().Servers {
+		switch sameID, sameAddr := m.ID == id, m.Address == addr; {
 		case sameID && sameAddr:
 			s.counters.joinsIgnored.Add(1)
-			s.heard.from(id)
+			s.heard.from(sv.ID)
 			return nil
 		case sameAddr:
-			return fmt.Errorf("%w: %s is that of node %q; remove that node first", ErrAddrInUse, addr, sv.ID)
+			return fmt.Errorf("%w: %s is that of node %q; remove that node first", ErrAddrInUse, addr, m.ID)
 		case sameID:
 			s.counters.removedBeforeJoins.Add(1)
-			if (sv.Suffrage == raft.Voter) == voter {
+			if (m.Suffrage == raft.Voter) == sv.Voter {
 				continue // adding it again moves it in a single step
 			}
-			if err := s.change(ctx, func() raft.Future { return s.raft.RemoveServer(sv.ID, 0, s.cfg.Raft.ApplyTimeout) }); err != nil {
+			if err := s.change(ctx, func() raft.Future { return s.raft.RemoveServer(id, 0, s.cfg.Raft.ApplyTimeout) }); err != nil {
 				return fmt.Errorf("remove node %q before it joins anew: %w", id, err)
 			}
 		}
 	}
 	err := s.change(ctx, func() raft.Future {
-		if voter {
-			return s.raft.AddVoter(raft.ServerID(id), raft.ServerAddress(addr), 0, s.cfg.Raft.ApplyTimeout)
+		if sv.Voter {
+			return s.raft.AddVoter(id, addr, 0, s.cfg.Raft.ApplyTimeout)
 		}
-		return s.raft.AddNonvoter(raft.ServerID(id), raft.ServerAddress(addr), 0, s.cfg.Raft.ApplyTimeout)
+		return s.raft.AddNonvoter(id, addr, 0, s.cfg.Raft.ApplyTimeout)
 	})
 	if err != nil {
 		return fmt.Errorf("add node %q: %w", id, err)
 	}
 	s.counters.joins.Add(1)
-	s.heard.from(id)
-	s.log.Info("node joined", "node", id, "addr", addr, "voter", voter)
+	s.heard.from(sv.ID)
+	s.log.Info("node joined", "node", id, "addr", addr, "voter", sv.Voter)
 	return nil
 }
 

@@ -18,7 +18,9 @@ func TestJoin(t *testing.T) {
 	leader.exec(t, "CREATE TABLE foo (v TEXT)")
 	n := newNode(t, "n2")
 	n.open(t)
-	join := func(id, addr string, voter bool) error { return leader.Join(t.Context(), id, addr, voter) }
+	join := func(id, addr string, voter bool) error {
+		return leader.Join(t.Context(), Server{ID: id, Addr: addr, Voter: voter})
+	}
 	steps := []struct {
 		name      string
 		id, addr  string
@@ -68,7 +70,7 @@ func TestJoin(t *testing.T) {
 	if err := join("n9", "no-such-host.invalid:1", true); err == nil {
 		t.Error("Join with a host that does not exist succeeded")
 	}
-	if err := n.Join(t.Context(), "n9", "127.0.0.1:9", true); !errors.Is(err, ErrNotLeader) {
+	if err := n.Join(t.Context(), Server{ID: "n9", Addr: "127.0.0.1:9", Voter: true}); !errors.Is(err, ErrNotLeader) {
 		t.Errorf("Join on a follower = %v; want ErrNotLeader", err)
 	}
 	if err := leader.Remove(t.Context(), "n2"); err != nil {
@@ -88,7 +90,7 @@ func TestReadOnlyNode(t *testing.T) {
 	leader.exec(t, "CREATE TABLE foo (v TEXT)", "INSERT INTO foo VALUES('a')")
 	n := newNode(t, "n2")
 	n.open(t)
-	if err := leader.Join(t.Context(), "n2", n.cfg.Addr, false); err != nil {
+	if err := leader.Join(t.Context(), Server{ID: "n2", Addr: n.cfg.Addr}); err != nil {
 		t.Fatal(err)
 	}
 	n.waitRows(t, "SELECT v FROM foo", "a")
@@ -112,13 +114,13 @@ func TestNotify(t *testing.T) {
 		n.open(t)
 		nodes = append(nodes, n)
 	}
-	if err := nodes[0].Notify(t.Context(), "n9", "no-such-host.invalid:1"); err == nil {
+	if err := nodes[0].Notify(t.Context(), Server{ID: "n9", Addr: "no-such-host.invalid:1"}); err == nil {
 		t.Error("Notify with a host that does not exist succeeded")
 	}
 	for _, to := range nodes {
 		for range 2 { // the second time does not count
 			for _, n := range nodes[:2] {
-				if err := to.Notify(t.Context(), n.cfg.NodeID, n.cfg.Addr); err != nil {
+				if err := to.Notify(t.Context(), Server{ID: n.cfg.NodeID, Addr: n.cfg.Addr}); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -128,7 +130,7 @@ func TestNotify(t *testing.T) {
 		}
 	}
 	for _, to := range nodes {
-		if err := to.Notify(t.Context(), "n3", nodes[2].cfg.Addr); err != nil {
+		if err := to.Notify(t.Context(), nodes[2].server()); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -137,7 +139,7 @@ func TestNotify(t *testing.T) {
 	if servers, err := leader.Servers(); err != nil || len(servers) != 3 {
 		t.Errorf("servers are %v, %v", servers, err)
 	}
-	if err := leader.Notify(t.Context(), "n4", "127.0.0.1:9"); err != nil {
+	if err := leader.Notify(t.Context(), Server{ID: "n4", Addr: "127.0.0.1:9"}); err != nil {
 		t.Errorf("Notify when there is a leader = %v", err)
 	}
 }
@@ -209,7 +211,7 @@ func TestReapSparesRejoined(t *testing.T) {
 	leader := waitLeader(t, nodes...)
 	back := without(nodes, leader)[0]
 	stale := raft.FailedHeartbeatObservation{PeerID: raft.ServerID(back.cfg.NodeID), LastContact: time.Now().Add(-2 * time.Hour)}
-	if err := leader.Join(t.Context(), back.cfg.NodeID, back.cfg.Addr, true); err != nil {
+	if err := leader.Join(t.Context(), Server{ID: back.cfg.NodeID, Addr: back.cfg.Addr, Voter: true}); err != nil {
 		t.Fatal(err)
 	}
 	for _, want := range []int{3, 2} {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -122,41 +121,6 @@ func (s *Store) readIndex(ctx context.Context, timeout time.Duration) error {
 	return s.waitFSM(ctx, index)
 }
 
-// rounds shares checks of the leadership: reads that arrive while one is under way share the next.
-type rounds struct {
-	mu   sync.Mutex
-	next *round        // guarded by mu; nil if nobody waits for one that has not begun
-	kick chan struct{} // of capacity 1: there is a next
-}
-
-type round struct {
-	done chan struct{}
-	err  error // written before done is closed
-}
-
-// join returns the next round to begin.
-func (r *rounds) join() *round {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.next == nil {
-		r.next = &round{done: make(chan struct{})}
-	}
-	select {
-	case r.kick <- struct{}{}:
-	default:
-	}
-	return r.next
-}
-
-// begin returns the round that is to be run now, or nil.
-func (r *rounds) begin() *round {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	n := r.next
-	r.next = nil
-	return n
-}
-
 // verify returns nil if a majority has agreed, after the call, that this node is the leader.
 func (s *Store) verify(ctx context.Context) error {
 	r := s.rounds.join()
@@ -170,7 +134,7 @@ func (s *Store) verify(ctx context.Context) error {
 	}
 }
 
-// runRounds runs the rounds, one after the other.
+// runRounds checks the leadership, once for all reads that wait for it.
 func (s *Store) runRounds(ctx context.Context) error {
 	for {
 		select {
@@ -186,15 +150,13 @@ func (s *Store) runRounds(ctx context.Context) error {
 		err := s.await(ctx, func() raft.Future { return s.raft.VerifyLeader() })
 		if err != nil {
 			s.counters.verifiesFailed.Add(1)
-			// Nothing was applied; whoever leads now can answer.
-			r.err = ErrNotLeader
-			if errors.Is(err, ErrNotOpen) {
-				r.err = ErrNotOpen
+			if !errors.Is(err, ErrNotOpen) {
+				err = ErrNotLeader // nothing was applied; whoever leads now can answer
 			}
 		}
 		s.counters.verifies.Add(1)
 		s.counters.verifyTime.Add(time.Since(start).Milliseconds())
-		close(r.done)
+		r.end(struct{}{}, err)
 	}
 }
 

@@ -69,7 +69,7 @@ func standingOf(m *raft.SnapshotMeta) standing {
 
 func serversOf(c raft.Configuration) (out []Server) {
 	for _, sv := range c.Servers {
-		out = append(out, Server{string(sv.ID), string(sv.Address), sv.Suffrage == raft.Voter})
+		out = append(out, Server{ID: string(sv.ID), Addr: string(sv.Address), Voter: sv.Suffrage == raft.Voter})
 	}
 	slices.SortFunc(out, func(a, b Server) int { return cmp.Compare(a.ID, b.ID) })
 	return out

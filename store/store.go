@@ -47,7 +47,7 @@ type Store struct {
 	machinery
 
 	lead       leadership
-	rounds     rounds
+	rounds     rounds[struct{}] // checks of the leadership
 	notified   notified
 	heard      heard
 	readyIndex atomic.Uint64 // commit index when this node first heard of one as a follower
@@ -122,7 +122,7 @@ func newStore(cfg Config) *Store {
 		closing:  make(chan struct{}),
 		closed:   make(chan struct{}),
 		failure:  newLatch(),
-		rounds:   rounds{kick: make(chan struct{}, 1)},
+		rounds:   newRounds[struct{}](),
 	}
 	s.damage = newDamage(s.log)
 	s.layer = newLayer(cfg.Layer, cfg.Addr)
@@ -162,7 +162,9 @@ func (s *Store) load(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("open database: %w", err)
 	}
-	s.buildFSM(head)
+	if err := s.buildFSM(head); err != nil {
+		return err
+	}
 	switch {
 	case !exists:
 		return nil
@@ -285,7 +287,11 @@ func (s *Store) claim(recovered bool) error {
 	return s.logs.set(keyNode, []byte(s.cfg.NodeID))
 }
 
-func (s *Store) buildFSM(head snapshot.Head) {
+func (s *Store) buildFSM(head snapshot.Head) error {
+	_, last, err := s.logs.bounds()
+	if err != nil {
+		return err
+	}
 	s.fsm = &fsm{
 		target:   target{s.db, s.cfg.fs, filepath.Join(s.cfg.Dir, restoreFile)},
 		log:      s.log,
@@ -294,8 +300,9 @@ func (s *Store) buildFSM(head snapshot.Head) {
 		progress: newProgress(s.failure, s.closing),
 		reads:    newReadRegistry(),
 		counters: s.counters,
-		idle:     idle{s.snaps.Head, s.cfg.Snapshot.Threshold},
-		damage:   s.damage,
+		turn:     newTurn(),
+		hashes:   newHashes(max(last, head.Index)),
+		captures: captures{idle: idle{s.snaps.Head, s.cfg.Snapshot.Threshold}, damage: s.damage},
 		restored: s.restored,
 	}
 	s.fsm.base.Store(&head.ID)
@@ -304,6 +311,7 @@ func (s *Store) buildFSM(head snapshot.Head) {
 		s.fsm.progress.publish(applied{index: head.Index, term: head.Term, at: time.Now()})
 	}
 	s.snaps.fsm, s.snaps.logs, s.snaps.cutPeers = s.fsm, s.logs, s.layer.cutInbound
+	return nil
 }
 
 func (s *Store) startRaft() error {
@@ -367,6 +375,7 @@ func (s *Store) start() {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.watchLeadership(ctx) })
 	g.Go(func() error { return s.runRounds(ctx) })
+	g.Go(func() error { return s.runHashes(ctx) })
 	g.Go(func() error { return s.watchWALSize(ctx) })
 	g.Go(func() error { return s.watchDamage(ctx) })
 	g.Go(func() error { return s.observe(ctx) })

@@ -59,12 +59,26 @@ var errUncovered = fmt.Errorf("%w: wait until a change of the membership is cove
 
 // takeSnapshot has Raft take a snapshot.
 func (s *Store) takeSnapshot(ctx context.Context) error {
-	err := s.trySnapshot(ctx)
+	err := s.snapshotBesideHash(ctx)
 	if errors.Is(err, errUncovered) && s.raft.State() == raft.Leader {
 		// A barrier moves the state machine past the change of the membership.
 		if err = s.await(ctx, func() raft.Future { return s.raft.Barrier(s.cfg.Raft.ApplyTimeout) }); err == nil {
-			err = s.trySnapshot(ctx)
+			err = s.snapshotBesideHash(ctx)
 		}
+	}
+	return err
+}
+
+// snapshotBesideHash tries again when the hash that is in the way has ended, or may be cut short. Ever new
+// hashes can't keep it from that for longer than hashPatience.
+func (s *Store) snapshotBesideHash(ctx context.Context) error {
+	begun := time.Now()
+	err := s.trySnapshot(ctx)
+	for errors.Is(err, errHashing) && time.Since(begun) < 3*hashPatience {
+		if err := s.fsm.hashes.wait(ctx); err != nil {
+			return err
+		}
+		err = s.trySnapshot(ctx)
 	}
 	return err
 }
