@@ -7,7 +7,7 @@ import (
 )
 
 var types = map[kind][]string{
-	anything:  {"", "NUMERIC", "ANYTHING AT ALL"},
+	anything:  {"", "NUMERIC", "ANY THING"},
 	integers:  {"INTEGER", "INT", "BIGINT", "BOOLEAN"},
 	reals:     {"REAL", "DOUBLE", "FLOAT"},
 	texts:     {"TEXT", "VARCHAR(20)", "TEXT COLLATE NOCASE", "CLOB"},
@@ -128,7 +128,7 @@ func (g *Generator) constraints(t table) []string {
 	}
 	if g.chance(8) {
 		g.fixed = true
-		rest = append(rest, fmt.Sprintf("CHECK (%s IS NOT 0)", g.leafOnly(t)))
+		rest = append(rest, fmt.Sprintf("CHECK (%s IS NOT 1)", g.leafOnly(t)))
 		g.fixed = false
 	}
 	if g.chance(6) && t.idKey && len(t.columns) > 1 {
@@ -182,18 +182,23 @@ func createView(g *Generator) string {
 	t := g.table(ordinary)
 	name := viewNames[g.n(len(viewNames))]
 	g.world.views = add(g.world.views, name)
-	return fmt.Sprintf("DROP VIEW IF EXISTS %s; CREATE VIEW %[1]s(a, b, c) AS %s", name, g.pick(
+	trigger := ""
+	if to := g.plain(); g.chance(60) {
+		trigger = fmt.Sprintf("; CREATE TRIGGER IF NOT EXISTS %s_insert INSTEAD OF INSERT ON %[1]s BEGIN INSERT INTO %s(%s) VALUES(new.a || %s); END", name, ident(to.name), g.settable(to), g.changing())
+		trigger += fmt.Sprintf("; CREATE TRIGGER IF NOT EXISTS %s_delete INSTEAD OF DELETE ON %[1]s BEGIN UPDATE %s SET %s=old.a WHERE rowid=(SELECT max(rowid) FROM %[2]s); END", name, ident(to.name), g.settable(to))
+	}
+	return fmt.Sprintf("DROP VIEW IF EXISTS %s; CREATE VIEW %[1]s(a, b, c) AS %s%[3]s", name, g.pick(
 		fmt.Sprintf("SELECT %s, random(), strftime('%%f', 'now') FROM %s ORDER BY 1 LIMIT 9", g.column(t), ident(t.name)),
 		fmt.Sprintf("SELECT %s, %s, count(*) FROM %s GROUP BY 1, 2", g.column(t), g.column(t), ident(t.name)),
 		fmt.Sprintf("SELECT %s, changes(), last_insert_rowid() FROM %s", g.column(t), ident(t.name)),
-		fmt.Sprintf("SELECT %s, row_number() OVER (ORDER BY %s), rowid FROM %s", g.column(t), g.column(t), ident(t.name))))
+		fmt.Sprintf("SELECT %s, row_number() OVER (ORDER BY %s), rowid FROM %s", g.column(t), g.column(t), ident(t.name))), trigger)
 }
 
 // createTrigger makes a trigger that writes what the entry decides. What it inserts into has a bound, so
 // that chains of triggers come to an end.
 func createTrigger(g *Generator) string {
 	name := triggerNames[g.n(len(triggerNames))]
-	t, to := g.table(ordinary), g.table(ordinary)
+	t, to := g.table(ordinary), g.plain()
 	event := g.pick("INSERT", "UPDATE", "DELETE", "INSERT", "UPDATE OF "+g.column(t))
 	on, when := ident(t.name), g.pick("BEFORE", "AFTER", "AFTER")
 	if len(g.world.views) > 0 && g.chance(25) {
@@ -244,6 +249,23 @@ func drop(g *Generator) string {
 	return "DROP TRIGGER " + g.pick("IF EXISTS ", "") + g.pick(triggerNames...)
 }
 
+// dropUsers drops what may stand in the way of ALTER TABLE: a view or a trigger that speaks of a
+// table that is gone.
+func (g *Generator) dropUsers() string {
+	if g.chance(25) {
+		return ""
+	}
+	g.world.views, g.world.triggers = nil, nil
+	var out strings.Builder
+	for _, name := range viewNames {
+		fmt.Fprintf(&out, "DROP VIEW IF EXISTS %s; ", name)
+	}
+	for _, name := range triggerNames {
+		fmt.Fprintf(&out, "DROP TRIGGER IF EXISTS %s; ", name)
+	}
+	return out.String()
+}
+
 // renameTable takes a name that createTable does not use, and so gives one back to it.
 func renameTable(g *Generator) string {
 	t := g.table(ordinary)
@@ -254,7 +276,7 @@ func renameTable(g *Generator) string {
 	g.world.drop(from)
 	t.name = to
 	g.world.put(t)
-	return fmt.Sprintf("DROP TABLE IF EXISTS %s; ALTER TABLE %s RENAME TO %[1]s", ident(to), ident(from))
+	return fmt.Sprintf("%sDROP TABLE IF EXISTS %s; ALTER TABLE %s RENAME TO %[2]s", g.dropUsers(), ident(to), ident(from))
 }
 
 func renameColumn(g *Generator) string {
@@ -268,7 +290,7 @@ func renameColumn(g *Generator) string {
 	t.columns = slices.Clone(t.columns)
 	t.columns[i].name = to
 	g.world.put(t)
-	return fmt.Sprintf("ALTER TABLE %s RENAME COLUMN %s TO %s", ident(t.name), ident(from), ident(to))
+	return fmt.Sprintf("%sALTER TABLE %s RENAME COLUMN %s TO %s", g.dropUsers(), ident(t.name), ident(from), ident(to))
 }
 
 func addColumn(g *Generator) string {
@@ -296,5 +318,5 @@ func dropColumn(g *Generator) string {
 	name := t.columns[i].name
 	t.columns = slices.Delete(slices.Clone(t.columns), i, i+1)
 	g.world.put(t)
-	return fmt.Sprintf("ALTER TABLE %s DROP COLUMN %s", ident(t.name), ident(name))
+	return fmt.Sprintf("%sALTER TABLE %s DROP COLUMN %s", g.dropUsers(), ident(t.name), ident(name))
 }

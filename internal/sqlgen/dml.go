@@ -69,7 +69,7 @@ func insertSelect(g *Generator) string {
 }
 
 func insertRecursive(g *Generator) string {
-	t := g.table(ordinary)
+	t := g.plain()
 	c := g.target(t)
 	e := g.pick("n", "n*n", "random()", "'row ' || n", "randomblob(n%50)", "datetime('now', n || ' seconds')", "zeroblob(n*3)", "n/7.0")
 	cols, exprs := ident(c.name), e
@@ -83,7 +83,7 @@ func insertRecursive(g *Generator) string {
 }
 
 func insertDefault(g *Generator) string {
-	return fmt.Sprintf("INSERT INTO %s DEFAULT VALUES", ident(g.table(ordinary).name))
+	return fmt.Sprintf("INSERT INTO %s DEFAULT VALUES", ident(g.plain().name))
 }
 
 func upsert(g *Generator) string {
@@ -124,11 +124,7 @@ func (g *Generator) assignments(t table) string {
 
 func update(g *Generator) string {
 	t := g.table(ordinary)
-	sql := fmt.Sprintf("UPDATE %s SET %s WHERE %s", ident(t.name), g.assignments(t), g.where(t))
-	if g.chance(15) {
-		sql += fmt.Sprintf(" ORDER BY %s LIMIT %d", g.pick("random()", g.column(t), g.column(t)+" DESC"), 1+g.n(5))
-	}
-	return sql
+	return fmt.Sprintf("UPDATE %s SET %s WHERE %s", ident(t.name), g.assignments(t), g.where(t))
 }
 
 func updateFrom(g *Generator) string {
@@ -159,11 +155,10 @@ func remove(g *Generator) string {
 	if g.chance(3) {
 		return "DELETE FROM " + ident(t.name)
 	}
-	sql := fmt.Sprintf("DELETE FROM %s WHERE %s", ident(t.name), g.where(t))
-	if g.chance(50) {
-		sql += fmt.Sprintf(" ORDER BY %s LIMIT %d", g.pick("random()", g.column(t), "1"), 1+g.n(4))
+	if !t.withoutRowid && g.chance(60) {
+		return fmt.Sprintf("DELETE FROM %s WHERE rowid IN (SELECT rowid FROM %[1]s WHERE %s ORDER BY %s LIMIT %d)", ident(t.name), g.where(t), g.pick("random()", g.column(t), "1"), 1+g.n(4))
 	}
-	return sql
+	return fmt.Sprintf("DELETE FROM %s WHERE %s", ident(t.name), g.where(t))
 }
 
 func returning(g *Generator) string {
@@ -178,7 +173,7 @@ func returning(g *Generator) string {
 	default:
 		sql = insertValues(g)
 	}
-	if sql == "" || strings.Contains(sql, " LIMIT ") && strings.HasPrefix(sql, "UPDATE") {
+	if sql == "" {
 		return ""
 	}
 	return sql + " RETURNING " + g.pick("*", "rowid", "*, random()", "last_insert_rowid(), changes()", "1 AS x, strftime('%f', 'now')")
@@ -194,7 +189,7 @@ func viewWrite(g *Generator) string {
 
 // blob makes a value grow over many pages, and shrink.
 func blob(g *Generator) string {
-	t := g.table(ordinary)
+	t := g.plain()
 	c := ident(g.target(t).name)
 	for _, other := range t.stored() {
 		if other.kind == blobs {
@@ -246,7 +241,7 @@ func sequence(g *Generator) string {
 
 // counters stores what SQL sees of the statements before.
 func counters(g *Generator) string {
-	t := g.table(ordinary)
+	t := g.plain()
 	c := g.settable(t)
 	return fmt.Sprintf(g.pick("INSERT INTO %s(%s) VALUES(changes() * 1000 + total_changes())", "INSERT INTO %s(%s) VALUES(last_insert_rowid())", "UPDATE %s SET %s=total_changes() WHERE rowid%%5=changes()",
 		"INSERT INTO %s(%s) SELECT random() WHERE changes()<>1", "INSERT INTO %s(%s) SELECT printf('%%d %%d %%s', changes(), last_insert_rowid(), strftime('%%Y %%f', 'now'))"), ident(t.name), c)

@@ -52,7 +52,7 @@ var shapes = []shape{
 	{20, unifiedBatch},
 	{5, committedBatch},
 	{3, rolledBackBatch},
-	{3, openBatch},
+	{2, openBatch},
 	{5, savepointBatch},
 	{5, temporaryBatch},
 	{5, settingsBatch},
@@ -64,7 +64,7 @@ func (g *Generator) Next() Batch {
 	g.batches++
 	var b Batch
 	switch {
-	case len(g.world.tables) < 3 || g.batches%40 == 0:
+	case len(g.world.tables) < 3 || g.batches%30 == 0:
 		g.setup(&b)
 	case g.batches%6 == 0:
 		g.trim(&b)
@@ -86,7 +86,10 @@ func (g *Generator) Next() Batch {
 
 // setup makes tables, so that there is something to work on.
 func (g *Generator) setup(b *Batch) {
-	g.fixedText(b, "drop table", "DROP TABLE IF EXISTS "+ident(tableNames[g.n(len(tableNames))]))
+	name := g.pick(tableNames...)
+	g.world.drop(name)
+	g.fixedText(b, "drop table", "DROP TABLE IF EXISTS "+ident(name))
+	b.Statements = append(b.Statements, g.statement(structural[:1]))
 	for range 2 + g.n(2) {
 		b.Statements = append(b.Statements, g.statement(structural))
 	}
@@ -108,12 +111,12 @@ func (g *Generator) trim(b *Batch) {
 		return
 	case ordinary:
 		for _, c := range t.columns {
-			if c.kind == blobs && !c.generated {
+			if c.kind == blobs && !c.generated && g.chance(40) {
 				g.fixedText(b, "trim", fmt.Sprintf("UPDATE %s SET %s=substr(%[2]s, 1, %d) WHERE length(%[2]s)>20000", ident(t.name), ident(c.name), 1+g.n(3000)))
 			}
 		}
 	}
-	g.fixedText(b, "trim", fmt.Sprintf("DELETE FROM %[1]s WHERE %[2]s NOT IN (SELECT %[2]s FROM %[1]s ORDER BY %[3]d LIMIT %[4]d)", ident(t.name), key, 1+g.n(max(1, len(t.columns))), 20+g.n(50)))
+	g.fixedText(b, "trim", fmt.Sprintf("DELETE FROM %[1]s WHERE %[2]s NOT IN (SELECT %[2]s FROM %[1]s ORDER BY %[3]s LIMIT %[4]d)", ident(t.name), key, g.column(t), 30+g.n(120)))
 }
 
 // fixedText adds a statement without values.
@@ -220,7 +223,7 @@ func savepointBatch(g *Generator, b *Batch) {
 // temporaryBatch makes what ends with the connection, and uses it.
 func temporaryBatch(g *Generator, b *Batch) {
 	b.Unified, b.Transaction = g.chance(50), g.chance(30)
-	from := g.table(ordinary)
+	from := g.plain()
 	switch g.n(4) {
 	case 0:
 		g.fixedText(b, "temp", "CREATE TEMP TABLE tmp(a INTEGER PRIMARY KEY, b DEFAULT (random()), c DEFAULT CURRENT_TIMESTAMP)")
@@ -238,7 +241,7 @@ func temporaryBatch(g *Generator, b *Batch) {
 	if g.chance(40) {
 		g.fixedText(b, "temp", fmt.Sprintf("CREATE TEMP TRIGGER tr_tmp AFTER INSERT ON main.%s BEGIN UPDATE %s SET %s=random() WHERE rowid=new.rowid; END", ident(from.name), ident(from.name), g.settable(from)))
 	}
-	to := g.table(ordinary)
+	to := g.plain()
 	g.fixedText(b, "temp", fmt.Sprintf("INSERT OR IGNORE INTO main.%s(%s) SELECT a + b FROM tmp", ident(to.name), g.settable(to)))
 	g.some(b, writes, 1, 3)
 	if b.Unified {

@@ -152,7 +152,7 @@ func (g *Generator) script() Statement {
 		parts = append([]string{"SAVEPOINT s"}, parts...)
 		parts = append(parts, g.pick("RELEASE s", "ROLLBACK TO s; RELEASE s"))
 	}
-	if t := g.table(ordinary); g.chance(40) {
+	if t := g.plain(); g.chance(40) {
 		sql := fmt.Sprintf("INSERT INTO %s(%s) VALUES(?); UPDATE %[1]s SET %[2]s=? WHERE rowid=last_insert_rowid()", ident(t.name), g.settable(t))
 		return Statement{SQL: sql, Args: []any{g.integer(), g.text()}, class: "script"}
 	}

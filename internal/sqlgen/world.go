@@ -119,6 +119,18 @@ func (g *Generator) table(k tableKind) table {
 	return table{name: "t0", columns: []column{{name: "a"}}}
 }
 
+// plain returns an ordinary table of which a row can be made from one column, if there is one.
+func (g *Generator) plain() table {
+	t := g.table(ordinary)
+	for range 6 {
+		if !t.withoutRowid && (t.idKey || !t.columns[0].key) {
+			break
+		}
+		t = g.table(ordinary)
+	}
+	return t
+}
+
 // column returns the name of some column of t.
 func (g *Generator) column(t table) string {
 	if len(t.columns) == 0 || g.chance(1) {
