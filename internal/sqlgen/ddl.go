@@ -27,7 +27,7 @@ var defaults = map[kind][]string{
 	texts:     {"CURRENT_TIMESTAMP", "(datetime('now'))", "'x'", "(hex(randomblob(5)))", "CURRENT_TIME", "CURRENT_DATE"},
 	blobs:     {"(randomblob(16))", "x'00ff'", "(zeroblob(3))"},
 	documents: {"'{}'", "(json_object('at', datetime('now'), 'r', random()))", "(jsonb('[1]'))"},
-	moments:   {"CURRENT_TIMESTAMP", "(strftime('%Y-%m-%d %H:%M:%f', 'now'))", "(julianday())", "(datetime('now', '+1 day'))"},
+	moments:   {"CURRENT_TIMESTAMP", "(datetime('now', 'localtime'))", "(strftime('%Y-%m-%d %H:%M:%f', 'now'))", "(julianday())", "(datetime('now', '+1 day'))"},
 }
 
 func createTable(g *Generator) string {

@@ -92,7 +92,7 @@ func (g *Generator) leaf(t table) string {
 // changing returns what is another value each time, or at each place.
 func (g *Generator) changing() string {
 	return g.pick("random()", "hex(randomblob(4))", "last_insert_rowid()", "changes()", "total_changes()", "CURRENT_TIMESTAMP", "CURRENT_TIME",
-		"strftime('%f', 'now')", "unixepoch('subsec')", "julianday('now')", "datetime('now', 'start of month')", "time('now', 'subsec')",
+		"strftime('%f', 'now')", "unixepoch('subsec')", "julianday('now')", "datetime('now', 'start of month')", "time('now', 'subsec')", "datetime('now', 'localtime')", "strftime('%H:%M', 'now', 'localtime')",
 		"abs(random())%10", "datetime(random()/1000000000, 'unixepoch')", "timediff('now', '2000-01-01')", "strftime('%J %s', 'now', 'utc')")
 }
 

@@ -24,7 +24,7 @@ const (
 
 var integerBorders = []int64{
 	0, 1, -1, 2, 7, 10, 127, 128, -128, -129, 255, 32767, 32768, -32768, 65536, 1<<23 - 1, 1 << 23, 1<<31 - 1, 1 << 31, -1 << 31,
-	1<<47 - 1, 1 << 47, 1<<53 + 1, 1<<62 + 1, 1<<63 - 1, -1 << 63, -1<<63 + 1,
+	1<<47 - 1, 1 << 47, 1<<53 + 1, 1<<62 + 1, -1 << 63, -1<<63 + 1,
 }
 
 // Those without a fraction would come as integers out of JSON.
@@ -94,6 +94,9 @@ func literalText(v any) string {
 func (g *Generator) integer() int64 {
 	switch g.n(10) {
 	case 0:
+		if unsettled && g.chance(10) {
+			return 1<<63 - 1
+		}
 		return integerBorders[g.n(len(integerBorders))]
 	case 1:
 		return int64(g.n(100000)) - 50000
