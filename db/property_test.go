@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -15,10 +16,10 @@ import (
 )
 
 // TestPropertyPrograms applies random programs to three databases, each with a life of its own, and
-// demands that they are equal after each entry that all have reached, by their hash; by everything
-// SQL sees at marks and at the end; and that each statement has the same result. One lives straight
-// through. One is captured, restarted with and without its files, and given entries again. One
-// replays the log later, beside readers, collections of garbage and other disturbances.
+// demands that each statement has the same result, and that the databases are equal: by their hash after
+// each group of entries, by everything SQL sees at marks and at the end. One lives straight through,
+// with a capture now and then. One is captured at other times, restarted with and without its files, and given
+// entries again. One replays the log later in one go, beside readers, collections of garbage and other disturbances.
 //
 // The entries reach each database in groups of its own. Should a group ever be one transaction of SQLite,
 // this is the test that has to find nothing.
@@ -28,11 +29,11 @@ func TestPropertyPrograms(t *testing.T) {
 		p.straight(150)
 		t.Run("moving", func(t *testing.T) {
 			t.Parallel()
-			p.moving(t)
+			p.live(t, 2, (*follower).moving)
 		})
 		t.Run("replayed", func(t *testing.T) {
 			t.Parallel()
-			p.replayed(t)
+			p.live(t, 3, (*follower).replayed)
 		})
 	})
 }
@@ -68,7 +69,9 @@ func (p *property) straight(entries int) {
 	for n := range entries {
 		e := w.next(p.t)
 		o := outcome{results: resultText(apply(p.t, d, e.entry(p.t)))}
-		o.hash = hashNow(p.t, d)
+		if o.hash = hashNow(p.t, d); n%8 == 7 {
+			captured(p.t, d) // the frames of the WAL are read for each hash
+		}
 		if n%marks == marks-1 || n == entries-1 {
 			o.state, o.checks = state(p.t, d), checks(p.t, d)
 		}
@@ -105,49 +108,72 @@ type follower struct {
 	dice    *rand.Rand
 	applied int // entries of the log that are in the database
 	s       chain
-	taken   int // entries that are in the head
+	taken   int  // entries that are in the head
+	each    bool // the state is compared after each entry, not only after groups
 	lives   map[string]int
+	fault   string
 }
 
-func (p *property) follower(t *testing.T, salt uint64) *follower {
-	f := &follower{property: p, t: t, dice: rand.New(rand.NewPCG(p.seed, salt)), lives: map[string]int{}}
-	f.d = open(t, testPath(t), p.cfg)
-	return f
+// live lets a follower live, and if it turns out to differ lets another live the same life, only with
+// more comparisons, to find the first entry after which it does.
+func (p *property) live(t *testing.T, salt uint64, life func(*follower)) {
+	for _, each := range []bool{false, true} {
+		f := &follower{property: p, t: t, dice: rand.New(rand.NewPCG(p.seed, salt)), each: each, lives: map[string]int{}}
+		f.d = open(t, testPath(t), p.cfg)
+		life(f)
+		t.Log(f.lives)
+		if f.fault == "" {
+			if each {
+				t.Log("no difference when the states are compared after each entry")
+			}
+			return
+		}
+		t.Errorf("compared after each entry %t: %s", each, f.fault)
+	}
 }
 
-// group applies the next entries up to number end, and compares.
+// goesOn says whether there are entries left and no difference was found.
+func (f *follower) goesOn() bool { return f.applied < len(f.log) && f.fault == "" }
+
+// group applies the next entries up to number end, and compares. Where a group is one transaction
+// the comparison of results belongs behind it.
 func (f *follower) group(end int) {
-	f.t.Helper()
-	for ; f.applied < end; f.applied++ {
-		e := &f.log[f.applied]
-		got := resultText(apply(f.t, f.d, e.entry(f.t)))
-		if want := f.made[f.applied].results; got != want {
-			f.t.Fatalf("entry %d: results are\n%.3000s\nwant\n%.3000s\nof %s", f.applied, got, want, describe(e.batch))
-		}
-		// The comparisons read only. Where a group is one transaction they belong behind the loop.
-		if hash := hashNow(f.t, f.d); hash != f.made[f.applied].hash {
-			f.t.Errorf("after entry %d the hash is %s, want %s: %s", f.applied, hash, f.made[f.applied].hash, describe(e.batch))
-			f.explain()
-			f.t.FailNow()
-		}
-	}
-	if want := f.made[end-1]; want.state != nil {
-		if diff := difference(state(f.t, f.d), want.state); diff != "" {
-			f.t.Fatalf("after entry %d the databases differ, but their hashes do not:\n%s", end-1, diff)
-		}
-		if got := checks(f.t, f.d); got != want.checks {
-			f.t.Fatalf("after entry %d the checks say %s, want %s", end-1, got, want.checks)
+	for f.applied < end && f.fault == "" {
+		n := f.applied
+		got := resultText(apply(f.t, f.d, f.log[n].entry(f.t)))
+		f.applied++
+		if want := f.made[n].results; got != want {
+			f.fault = fmt.Sprintf("entry %d: results are\n%.3000s\nwant\n%.3000s\nof %s", n, got, want, describe(f.log[n].batch))
+		} else if f.each || f.applied == end {
+			f.compare(n)
 		}
 	}
 }
 
-// explain says what is different after the last entry, by making that state once more.
-func (f *follower) explain() {
+// compare compares the database as it is after entry n.
+func (f *follower) compare(n int) {
+	want := f.made[n]
+	if hash := hashNow(f.t, f.d); hash != want.hash {
+		f.fault = fmt.Sprintf("after entry %d the hash is %s, want %s: %s\n%s", n, hash, want.hash, describe(f.log[n].batch), f.explain())
+		return
+	}
+	if want.state == nil {
+		return
+	}
+	if diff := difference(state(f.t, f.d), want.state); diff != "" {
+		f.fault = fmt.Sprintf("after entry %d the databases differ, and their hashes do not:\n%s", n, diff)
+	} else if got := checks(f.t, f.d); got != want.checks {
+		f.fault = fmt.Sprintf("after entry %d the checks say %s, want %s", n, got, want.checks)
+	}
+}
+
+// explain says what is different, by making the state that is wanted once more.
+func (f *follower) explain() string {
 	d := open(f.t, testPath(f.t), f.cfg)
-	for i := range f.log[:f.applied+1] {
+	for i := range f.log[:f.applied] {
 		apply(f.t, d, f.log[i].entry(f.t))
 	}
-	f.t.Logf("compared with a database made anew:\n%s", difference(state(f.t, f.d), state(f.t, d)))
+	return difference(state(f.t, f.d), state(f.t, d))
 }
 
 // next returns where the next group ends, which is at the next mark at last.
@@ -157,9 +183,8 @@ func (f *follower) next(most int) int {
 }
 
 // moving is the life of a node that takes snapshots and is restarted.
-func (p *property) moving(t *testing.T) {
-	f := p.follower(t, 2)
-	for f.applied < len(f.log) {
+func (f *follower) moving() {
+	for f.goesOn() {
 		f.group(f.next(7))
 		switch f.dice.IntN(5) {
 		case 0, 1:
@@ -168,10 +193,9 @@ func (p *property) moving(t *testing.T) {
 			f.restart()
 		}
 	}
-	if f.lives["captured"] == 0 || f.lives["kept"]+f.lives["restored"]+f.lives["emptied"] == 0 {
-		t.Errorf("nothing has happened: %v", f.lives)
+	if f.fault == "" && (f.lives["captured"] == 0 || f.lives["kept"]+f.lives["restored"]+f.lives["emptied"] == 0) {
+		f.t.Errorf("nothing has happened: %v", f.lives)
 	}
-	t.Log(f.lives)
 }
 
 // capture takes a snapshot, of which the main file gets to know or not.
@@ -189,7 +213,7 @@ func (f *follower) capture() {
 		f.lives["released"]++
 		return
 	}
-	if f.applied < len(f.log) && f.dice.IntN(3) == 0 {
+	if f.goesOn() && f.dice.IntN(3) == 0 {
 		f.taken = f.applied
 		f.group(f.next(4)) // written beside the capture
 		f.s.publish(f.t, c, image)
@@ -228,61 +252,58 @@ func (f *follower) restart() {
 }
 
 // replayed is the life of a node that gets the whole log later, while it is busy otherwise.
-func (p *property) replayed(t *testing.T) {
-	f := p.follower(t, 3)
-	stop := f.readBeside(2)
-	for f.applied < len(f.log) {
+func (f *follower) replayed() {
+	turns, stop := f.readBeside(2)
+	for f.goesOn() {
+		for range 6 {
+			select {
+			case turns <- f.log[f.dice.IntN(len(f.log))]:
+			default: // all are reading
+			}
+		}
 		f.group(f.next(20))
-		switch f.dice.IntN(6) {
+		switch f.dice.IntN(5) {
 		case 0:
 			runtime.GC()
 		case 1:
 			f.d.writer.dropCached()
 		case 2:
 			if err := f.d.reopenWriter(); err != nil {
-				t.Fatal(err)
+				f.t.Fatal(err)
 			}
-		case 3:
-			f.capture()
 		}
 	}
-	if n := stop(); n == 0 {
-		t.Error("no reader has read anything")
+	if f.lives["reads"] = stop(); f.lives["reads"] < 10 {
+		f.t.Errorf("%d reads", f.lives["reads"])
 	}
 }
 
-// readBeside reads on so many goroutines what the program reads, over and over, until the function it
-// returns is called, which says how many queries there were.
-func (f *follower) readBeside(readers int) (stop func() int) {
-	ctx, cancel := context.WithCancel(context.Background())
+// readBeside reads on so many goroutines, from the database being written, what the entries given in
+// turns read. The second function ends that and says how many queries there were.
+func (f *follower) readBeside(readers int) (chan<- programEntry, func() int) {
+	turns := make(chan programEntry, readers)
 	var wg sync.WaitGroup
-	counts := make([]int, readers)
-	for i := range readers {
-		dice := rand.New(rand.NewPCG(f.seed, uint64(100+i)))
+	var count atomic.Int64
+	for range readers {
 		wg.Go(func() {
-			for ctx.Err() == nil {
-				req := requestOf(f.log[dice.IntN(len(f.log))].batch)
-				req.Kind = command.Query
-				req.Transaction = dice.IntN(2) == 0
+			for e := range turns {
+				req := requestOf(e.batch)
+				req.Kind, req.Transaction, req.DBTimeout = command.Query, true, 20*time.Millisecond
 				if _, err := f.d.Prepare(req); err != nil {
-					continue
+					f.t.Error(err) // a writer has let it pass
 				}
-				if _, err := f.d.Query(ctx, req); err != nil && !errors.Is(err, context.Canceled) && !errors.Is(err, ErrClosed) {
+				if _, err := f.d.Query(context.Background(), req); err != nil && !errors.Is(err, errTransactionTimeout) && !errors.Is(err, context.DeadlineExceeded) {
 					f.t.Error(err)
 				}
-				counts[i]++
+				count.Add(1)
 			}
 		})
 	}
-	stop = sync.OnceValue(func() int {
-		cancel()
+	stop := sync.OnceValue(func() int {
+		close(turns)
 		wg.Wait()
-		n := 0
-		for _, c := range counts {
-			n += c
-		}
-		return n
+		return int(count.Load())
 	})
 	f.t.Cleanup(func() { stop() })
-	return stop
+	return turns, stop
 }

@@ -39,6 +39,7 @@ func excess(g *Generator) string {
 	t := g.plain()
 	return g.pick(
 		"WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x+1 FROM c) SELECT count(*) FROM c",
+		"SELECT replace(hex(zeroblob(600000)), '0', hex(zeroblob(1000)))",
 		fmt.Sprintf("INSERT INTO %s(%s) WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x+1 FROM c) SELECT x FROM c", ident(t.name), g.settable(t)),
 		"WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x+1 FROM c) SELECT length(group_concat(x)) FROM c",
 		"WITH RECURSIVE c(x) AS (SELECT randomblob(1000000) UNION SELECT randomblob(1000000) FROM c) SELECT count(*) FROM c")
