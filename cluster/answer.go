@@ -33,6 +33,8 @@ func (s *Service) answer(ctx context.Context, out, in []byte) ([]byte, error) {
 		out = s.Meta().append(out)
 	case callExecute, callQuery, callRequest:
 		out, err = s.request(ctx, out, &c, failed)
+	case callHash:
+		out, err = s.hashAt(ctx, out, &c, failed)
 	default:
 		var o outcome
 		if failed == nil {
@@ -74,7 +76,7 @@ func (s *Service) permitted(c *call) bool {
 		return true
 	}
 	switch c.typ {
-	case callMeta, callLoadChunk, callHighwater:
+	case callMeta, callHash, callLoadChunk, callHighwater:
 		return true
 	case callExecute:
 		return may("execute")
@@ -150,7 +152,7 @@ func (s *Service) act(ctx context.Context, c *call) (o outcome, failed, err erro
 		}
 		switch c.typ {
 		case callNotify:
-			return o, s.node.Notify(ctx, m.id, m.addr), nil
+			return o, s.taken(m, s.node.Notify(ctx, m.server())), nil
 		case callRemove:
 			return o, s.node.Remove(ctx, m.id), nil
 		}
@@ -170,7 +172,7 @@ func (s *Service) act(ctx context.Context, c *call) (o outcome, failed, err erro
 
 // join tells a node that asked the wrong one who the leader is.
 func (s *Service) join(ctx context.Context, m member) (outcome, error) {
-	err := s.node.Join(ctx, m.id, m.addr, m.voter)
+	err := s.taken(m, s.node.Join(ctx, m.server()))
 	var o outcome
 	if errors.Is(err, store.ErrNotLeader) {
 		if leader, ok := s.node.Leader(); ok {
@@ -178,6 +180,15 @@ func (s *Service) join(ctx context.Context, m member) (outcome, error) {
 		}
 	}
 	return o, err
+}
+
+// taken returns err, of taking the node m in. It says so here as well if that is a refusal which only a
+// human can change, and who may look at this node first.
+func (s *Service) taken(m member, err error) error {
+	if errors.Is(err, store.ErrForeignKeys) || errors.Is(err, store.ErrAddrInUse) {
+		s.log.Warn("node refused", "node", m.id, "addr", m.addr, "err", store.Text(err))
+	}
+	return err
 }
 
 // appendGzip appends msg, compressed.

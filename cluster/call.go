@@ -2,14 +2,17 @@ package cluster
 
 import (
 	"fmt"
+	"math"
 
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"rqlited/command"
+	"rqlited/store"
 )
 
-// callType says what a call asks for. The numbers are rqlite's, as are the field numbers below.
-type callType uint8
+// callType says what a call asks for. The numbers are rqlite's, as are the field numbers below; those
+// from 1000 on are ours.
+type callType uint16
 
 const (
 	callMeta         callType = 1
@@ -25,11 +28,12 @@ const (
 	callBackupStream callType = 11
 	callStepdown     callType = 12
 	callHighwater    callType = 13
+	callHash         callType = 1000 // a node of rqlite closes the connection
 )
 
 // bodies gives, by type of call, the field that holds its message, and the name that callers know
 // that message by.
-var bodies = [...]struct {
+var bodies = map[callType]struct {
 	field protowire.Number
 	name  string
 }{
@@ -46,12 +50,15 @@ var bodies = [...]struct {
 	callBackupStream: {5, "BackupRequest"},
 	callStepdown:     {12, "StepdownRequest"},
 	callHighwater:    {13, "HighwaterMarkUpdateRequest"},
+	callHash:         {1000, "HashRequest"},
 }
 
 const (
 	fieldType        = 1
 	fieldCredentials = 4
-	lastField        = 13
+	lastField        = 13   // of rqlite's
+	fieldHash        = 1000 // the message of a callHash
+	fieldForeignKeys = 1002 // of the messages of joining and notifying
 )
 
 // Credentials are a user's name and password. The zero value is nobody.
@@ -93,13 +100,13 @@ func decodeCall(b []byte) (call, error) {
 	err := command.EachField(b, func(f command.Field) error {
 		switch {
 		case f.Num == fieldType:
-			if f.Bits == 0 || f.Bits >= uint64(len(bodies)) {
+			c.typ = callType(min(f.Bits, math.MaxUint16))
+			if _, known := bodies[c.typ]; !known {
 				return fmt.Errorf("command of type %d: %w", f.Bits, ErrMalformed)
 			}
-			c.typ = callType(f.Bits)
 		case f.Num == fieldCredentials:
 			return c.creds.decode(f.Bytes)
-		case f.Num <= lastField && f.Message():
+		case (f.Num <= lastField || f.Num == fieldHash) && f.Message():
 			c.body, field = f.Bytes, f.Num
 		}
 		return nil
@@ -130,15 +137,21 @@ func (c *Credentials) decode(b []byte) error {
 
 // member is the message of joining, notifying and removing, which have their fields in common.
 type member struct {
-	id, addr string
-	voter    bool
+	id, addr    string
+	voter       bool
+	foreignKeys command.Setting
 }
 
 // append returns the message. It is never nil, so that an empty one is sent as well.
 func (m member) append(b []byte) []byte {
 	b = command.AppendString(b, 1, m.id)
 	b = command.AppendString(b, 2, m.addr)
-	return command.AppendBool(b, 3, m.voter)
+	b = command.AppendBool(b, 3, m.voter)
+	return command.AppendVarint(b, fieldForeignKeys, uint64(m.foreignKeys))
+}
+
+func (m member) server() store.Server {
+	return store.Server{ID: m.id, Addr: m.addr, Voter: m.voter, ForeignKeys: m.foreignKeys}
 }
 
 func decodeMember(b []byte) (member, error) {
@@ -151,6 +164,12 @@ func decodeMember(b []byte) (member, error) {
 			m.addr = f.Text()
 		case 3:
 			m.voter = f.Bool()
+		case fieldForeignKeys:
+			// What a later version means by another value is not known here, nor whether we agree.
+			if f.Type != protowire.VarintType || f.Bits > uint64(command.On) {
+				return fmt.Errorf("foreign keys are %d: %w", f.Bits, ErrMalformed)
+			}
+			m.foreignKeys = command.Setting(f.Bits)
 		}
 		return nil
 	})

@@ -116,6 +116,7 @@ var acts = map[callType]string{
 	callStepdown: "stepdown",
 	callJoin:     "join",
 	callNotify:   "notify",
+	callHash:     "hash",
 }
 
 func remoteError(text, act string) error {
@@ -143,9 +144,10 @@ func (c *Client) Meta(ctx context.Context, addr string, retries int) (Meta, erro
 }
 
 // Join asks the node at addr, and from there on whoever it takes for the leader, to take self
-// into the cluster. It returns the address of the node that did.
+// into the cluster. It returns the address of the node that did. It fails with store.ErrForeignKeys if the
+// cluster does not take self as it is.
 func (c *Client) Join(ctx context.Context, addr string, self store.Server, user Credentials) (string, error) {
-	m := member{id: self.ID, addr: self.Addr, voter: self.Voter}
+	m := member{self.ID, self.Addr, self.Voter, self.ForeignKeys}
 	for range 1 + maxRedirects {
 		o, err := c.once(ctx, addr, &call{callJoin, user, m.append([]byte{})}, joinTimeout)
 		if err != nil {
@@ -160,9 +162,9 @@ func (c *Client) Join(ctx context.Context, addr string, self store.Server, user 
 	return "", fmt.Errorf("join: %d redirects without finding the leader", maxRedirects)
 }
 
-// Notify tells the node at addr that self wants to form a cluster with it.
+// Notify tells the node at addr that self wants to form a cluster with it. It fails as Join does.
 func (c *Client) Notify(ctx context.Context, addr string, self store.Server, user Credentials) error {
-	m := member{id: self.ID, addr: self.Addr}
+	m := member{id: self.ID, addr: self.Addr, foreignKeys: self.ForeignKeys}
 	return c.act(ctx, addr, &call{callNotify, user, m.append([]byte{})}, joinTimeout)
 }
 

@@ -22,10 +22,11 @@ const patience = 10 * time.Second
 // fakeNode is a store whose answers a test sets. A nil function fails the call.
 type fakeNode struct {
 	do       func(ctx context.Context, req *command.Request) (*command.Response, error)
-	join     func(id, addr string, voter bool) error
-	notify   func(id, addr string) error
+	join     func(sv store.Server) error
+	notify   func(sv store.Server) error
 	remove   func(id string) error
 	stepdown func(id string, wait bool) error
+	hashAt   func(ctx context.Context, index uint64) (store.StateHash, error)
 	commit   uint64
 
 	mu     sync.Mutex
@@ -55,18 +56,25 @@ func (n *fakeNode) setLeader(id, addr string) {
 
 func (n *fakeNode) CommitIndex() uint64 { return n.commit }
 
-func (n *fakeNode) Notify(_ context.Context, id, addr string) error {
+func (n *fakeNode) HashAt(ctx context.Context, index uint64) (store.StateHash, error) {
+	if n.hashAt == nil {
+		return store.StateHash{}, errFake
+	}
+	return n.hashAt(ctx, index)
+}
+
+func (n *fakeNode) Notify(_ context.Context, sv store.Server) error {
 	if n.notify == nil {
 		return errFake
 	}
-	return n.notify(id, addr)
+	return n.notify(sv)
 }
 
-func (n *fakeNode) Join(_ context.Context, id, addr string, voter bool) error {
+func (n *fakeNode) Join(_ context.Context, sv store.Server) error {
 	if n.join == nil {
 		return errFake
 	}
-	return n.join(id, addr, voter)
+	return n.join(sv)
 }
 
 func (n *fakeNode) Remove(_ context.Context, id string) error {

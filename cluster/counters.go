@@ -7,13 +7,22 @@ import (
 )
 
 // serviceCounts counts calls by type.
-type serviceCounts [len(bodies)]atomic.Int64
+type serviceCounts struct {
+	known [callHighwater + 1]atomic.Int64 // rqlite's
+	hash  atomic.Int64
+}
 
-func (c *serviceCounts) count(t callType) { c[t].Add(1) }
+func (c *serviceCounts) count(t callType) {
+	if t == callHash {
+		c.hash.Add(1)
+	} else {
+		c.known[t].Add(1)
+	}
+}
 
 // Counters returns this side's part of the "cluster" map of /debug/vars.
 func (s *Service) Counters() map[string]int64 {
-	c := &s.counts
+	c := &s.counts.known
 	asked := c[callMeta].Load()
 	return map[string]int64{
 		"num_backup_req":         c[callBackup].Load() + c[callBackupStream].Load(),
@@ -21,6 +30,7 @@ func (s *Service) Counters() map[string]int64 {
 		"num_get_node_api_req":   asked,
 		"num_get_node_api_resp":  asked,
 		"num_hwm_update_dropped": c[callHighwater].Load(),
+		"num_hash_req":           s.counts.hash.Load(),
 		"num_join_req":           c[callJoin].Load(),
 		"num_load_req":           c[callLoad].Load(),
 		"num_notify_req":         c[callNotify].Load(),

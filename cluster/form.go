@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"rqlited/command"
 	"rqlited/store"
 )
 
@@ -28,6 +29,9 @@ const (
 type FormConfig struct {
 	ID, Addr string // of this node; Addr is the advertised Raft address
 	Voter    bool
+
+	// ForeignKeys is whether this node enforces them. A cluster with the other setting refuses it.
+	ForeignKeys command.Setting
 
 	Join         []string      // Raft addresses of members
 	JoinAttempts int           // passes over Join; zero means 5
@@ -97,13 +101,16 @@ type former struct {
 
 // Form makes the node a member of a cluster: by creating one, by joining one, or by waiting until
 // enough nodes are there to create one. It returns once the node is or will be one without further
-// help; a leader need not be known yet. A node that is a member already is one whatever happens.
+// help; a leader need not be known yet. A node that is a member already is one whatever happens. Any other
+// fails at once, with the words of the node that refused it, if its setting of foreign keys is not that
+// of the cluster.
 func Form(ctx context.Context, cfg FormConfig, n FormNode) error {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
 		return err
 	}
-	f := &former{cfg: cfg, log: cfg.Logger, node: n, self: store.Server{ID: cfg.ID, Addr: cfg.Addr, Voter: cfg.Voter}}
+	self := store.Server{ID: cfg.ID, Addr: cfg.Addr, Voter: cfg.Voter, ForeignKeys: cfg.ForeignKeys}
+	f := &former{cfg: cfg, log: cfg.Logger, node: n, self: self}
 	members, err := n.Servers()
 	if err != nil {
 		return err
@@ -164,8 +171,12 @@ func (f *former) isMember(members []store.Server) bool {
 func (f *former) join(ctx context.Context, members []store.Server) error {
 	member := f.isMember(members)
 	for attempt := 1; ; attempt++ {
-		if f.joinAny(ctx) {
+		joined, err := f.joinAny(ctx)
+		switch {
+		case joined:
 			return nil
+		case err != nil:
+			return f.refused(fmt.Errorf("%w: %w", errJoin, err))
 		}
 		_, led := f.node.Leader()
 		switch {
@@ -183,25 +194,32 @@ func (f *former) join(ctx context.Context, members []store.Server) error {
 	}
 }
 
-// joinAny asks each address once. It reports whether the node was taken in.
-func (f *former) joinAny(ctx context.Context) bool {
+// joinAny asks each address once. It reports whether the node was taken in. An error is a refusal
+// that no further attempt would change.
+func (f *former) joinAny(ctx context.Context) (joined bool, err error) {
 	for _, addr := range f.cfg.Join {
 		if ctx.Err() != nil {
-			return false
+			return false, nil
 		}
 		leader, err := f.cfg.Client.Join(ctx, addr, f.self, f.cfg.JoinAs)
 		if err == nil {
 			f.log.Info("joined cluster", "via", addr, "leader", leader)
-			return true
+			return true, nil
 		}
 		attrs := []any{"via", addr, "err", store.Text(err)}
 		if errors.Is(err, store.ErrUnauthorized) && f.cfg.JoinAs == (Credentials{}) {
 			attrs = append(attrs, "hint", "did you forget to set -join-as?")
 		}
 		f.log.Warn("join attempt did not succeed", attrs...)
+		if final(err) {
+			return false, err
+		}
 	}
-	return false
+	return false, nil
 }
+
+// final reports whether err is a refusal that lasts as long as the nodes run with the flags they have.
+func final(err error) bool { return errors.Is(err, store.ErrForeignKeys) }
 
 // bootstrap goes around until a leader is known: somebody may be leading already, somebody may
 // take the node in, or enough nodes have notified one of them, which then forms the cluster.
@@ -212,14 +230,31 @@ func (f *former) bootstrap(ctx context.Context, members []store.Server) error {
 		if sleep(ctx, pause+rand.N(pause)) != nil {
 			return f.bootstrapEnded(ctx)
 		}
-		if _, led := f.node.Leader(); led || f.joinAny(ctx) {
+		if _, led := f.node.Leader(); led {
+			return nil
+		}
+		joined, err := f.joinAny(ctx)
+		if joined {
 			return nil
 		}
 		// A cluster that exists is not formed again: its members only have to find each other.
-		if f.self.Voter && len(members) == 0 {
-			f.notifyAll(ctx)
+		if err == nil && f.self.Voter && len(members) == 0 {
+			err = f.notifyAll(ctx)
+		}
+		if err != nil {
+			return f.refused(err)
 		}
 	}
+}
+
+// refused says what err, a refusal that lasts, means. Only a node that is not a member has to stop: what a
+// member applies is as the log says, and the log is the leader's.
+func (f *former) refused(err error) error {
+	if members, failed := f.node.Servers(); failed == nil && f.isMember(members) {
+		f.log.Warn("starting as the member this node is, with the foreign keys of the leader")
+		return nil
+	}
+	return err
 }
 
 // bootstrapEnded says what it means that no leader was found before ctx ended. The node may have
@@ -239,12 +274,19 @@ func (f *former) bootstrapEnded(ctx context.Context) error {
 }
 
 // notifyAll tells every address of the node, itself included. The first that fails ends the round:
-// the nodes have to be counted by all in the end, and the next round begins soon.
-func (f *former) notifyAll(ctx context.Context) {
+// the nodes have to be counted by all in the end, and the next round begins soon. An error is a
+// refusal that no further round would change.
+func (f *former) notifyAll(ctx context.Context) error {
 	for _, addr := range f.cfg.Join {
-		if err := f.cfg.Client.Notify(ctx, addr, f.self, f.cfg.JoinAs); err != nil {
-			f.log.Warn("node not notified", "addr", addr, "err", store.Text(err))
-			return
+		err := f.cfg.Client.Notify(ctx, addr, f.self, f.cfg.JoinAs)
+		if err == nil {
+			continue
 		}
+		f.log.Warn("node not notified", "addr", addr, "err", store.Text(err))
+		if final(err) {
+			return err
+		}
+		return nil
 	}
+	return nil
 }

@@ -16,6 +16,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"rqlited/command"
 	"rqlited/store"
 )
 
@@ -56,7 +57,14 @@ type formClient struct {
 	begun time.Time
 	calls []string
 	join  map[string]error // by address; an address that is missing cannot be reached
+	keys  map[string]command.Setting
 }
+
+// Refusals of a cluster whose foreign keys are on, or off, as they arrive.
+var (
+	errKeysOn  = store.FromText("foreign keys are on in this cluster and off on the node that asks (-fk): all nodes must agree")
+	errKeysOff = store.FromText("foreign keys are off in this cluster and on on the node that asks (-fk): all nodes must agree")
+)
 
 var errUnreachable = errors.New("connection refused")
 
@@ -66,16 +74,23 @@ func (c *formClient) record(act, addr string) {
 
 func (c *formClient) Join(_ context.Context, addr string, _ store.Server, _ Credentials) (string, error) {
 	c.record("join", addr)
-	if err, ok := c.join[addr]; !ok || err != nil {
+	err, ok := c.join[addr]
+	if final(err) {
+		return "", err
+	}
+	if !ok || err != nil {
 		return "", errors.Join(err, errUnreachable)
 	}
 	return addr, nil
 }
 
-func (c *formClient) Notify(_ context.Context, addr string, _ store.Server, _ Credentials) error {
+func (c *formClient) Notify(_ context.Context, addr string, self store.Server, _ Credentials) error {
 	c.record("notify", addr)
 	if _, ok := c.join[addr]; !ok {
 		return errUnreachable
+	}
+	if c.keys[addr] != command.Unset && self.ForeignKeys != c.keys[addr] {
+		return errKeysOn
 	}
 	return nil
 }
@@ -263,6 +278,47 @@ func TestFormBootstrap(t *testing.T) {
 			}
 		})
 	})
+}
+
+// TestFormForeignKeys expects a node whose foreign keys are set otherwise than others' to stop at the
+// first word of that, and in these words, unless it is a member.
+func TestFormForeignKeys(t *testing.T) {
+	refused, words := errKeysOn, errKeysOn.Error()
+	notLeader := map[string]error{"b:1": store.ErrNotLeader, "c:1": store.ErrNotLeader}
+	tests := []struct {
+		name    string
+		expect  int
+		members []store.Server
+		joins   map[string]error
+		keys    map[string]command.Setting // of the nodes notified
+		want    string
+		calls   []string
+	}{
+		{name: "join", joins: map[string]error{"b:1": refused, "c:1": refused},
+			want: "failed to join cluster: " + words, calls: []string{"join b:1 0s"}},
+		{name: "join by way of a node that is down", joins: map[string]error{"c:1": refused},
+			want: "failed to join cluster: " + words, calls: []string{"join b:1 0s", "join c:1 0s"}},
+		{name: "rejoin", members: []store.Server{self, other}, joins: map[string]error{"b:1": refused}, calls: []string{"join b:1 0s"}},
+		{name: "cluster exists", expect: 3, joins: map[string]error{"b:1": refused}, want: words, calls: []string{"join b:1 0s"}},
+		{name: "member of a cluster that was bootstrapped", expect: 3, members: []store.Server{self, other},
+			joins: map[string]error{"b:1": refused}, calls: []string{"join b:1 0s"}},
+		{name: "bootstrap", expect: 3, joins: notLeader, keys: map[string]command.Setting{"b:1": command.Off, "c:1": command.On},
+			want: words, calls: []string{"join b:1 0s", "join c:1 0s", "notify b:1 0s", "notify c:1 0s"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := &formClient{join: tt.joins, keys: tt.keys}
+				cfg := formConfig(c, func(cfg *FormConfig) {
+					cfg.Join, cfg.BootstrapExpect, cfg.ForeignKeys = []string{"b:1", "c:1"}, tt.expect, command.Off
+				})
+				err := Form(t.Context(), cfg, &formNode{members: tt.members})
+				if textOf(err) != tt.want || !slices.Equal(c.calls, tt.calls) {
+					t.Errorf("Form() = %q after %q; want %q after %q", textOf(err), c.calls, tt.want, tt.calls)
+				}
+			})
+		})
+	}
 }
 
 func TestFormCanceled(t *testing.T) {

@@ -5,12 +5,14 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"testing"
 
 	"github.com/hashicorp/go-msgpack/v2/codec"
 	"github.com/hashicorp/raft"
 
 	"rqlited/command"
+	"rqlited/store"
 )
 
 // FuzzAnswer gives a Service any bytes for a call: it answers or refuses, and what it has decoded
@@ -19,17 +21,24 @@ func FuzzAnswer(f *testing.F) {
 	for _, g := range goldenCalls(f) {
 		f.Add(unhex(f, g.Request)[frameHeader:])
 	}
+	for _, g := range goldenOfOurs(f) {
+		f.Add(unhex(f, g.Request)[frameHeader:])
+	}
 	f.Add([]byte{8, 99})
+	f.Add([]byte{8, 0xe9, 7}) // type 1001
 	node := &fakeNode{
 		do: func(_ context.Context, req *command.Request) (*command.Response, error) {
 			return &command.Response{Results: make([]command.Result, len(req.Statements))}, nil
 		},
-		join:     func(string, string, bool) error { return nil },
-		notify:   func(string, string) error { return nil },
+		join:     func(store.Server) error { return nil },
+		notify:   func(store.Server) error { return nil },
 		remove:   func(string) error { return nil },
 		stepdown: func(string, bool) error { return nil },
 	}
-	s := &Service{node: node}
+	node.hashAt = func(_ context.Context, index uint64) (store.StateHash, error) {
+		return store.StateHash{Index: index, Hash: "00"}, nil
+	}
+	s := &Service{node: node, log: slog.New(slog.DiscardHandler)}
 	f.Fuzz(func(t *testing.T, in []byte) {
 		out, err := s.answer(t.Context(), nil, in)
 		if err != nil {

@@ -22,9 +22,14 @@ type goldenCall struct {
 	Request, Answer, Old, Ours string // hexadecimal; Old is of release 8.22.1 where it differs
 }
 
-func goldenCalls(t testing.TB) []goldenCall {
+func goldenCalls(t testing.TB) []goldenCall { return readCalls(t, "testdata/calls.json") }
+
+// goldenOfOurs is what rqlite does not say: calls and fields of ours.
+func goldenOfOurs(t testing.TB) []goldenCall { return readCalls(t, "testdata/ours.json") }
+
+func readCalls(t testing.TB, name string) []goldenCall {
 	t.Helper()
-	data, err := os.ReadFile("testdata/calls.json")
+	data, err := os.ReadFile(name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,8 +92,8 @@ func TestGoldenAnswers(t *testing.T) {
 				do: func(context.Context, *command.Request) (*command.Response, error) {
 					return goldenResponses[g.Name], nil
 				},
-				join:     func(string, string, bool) error { return nil },
-				notify:   func(string, string) error { return nil },
+				join:     func(store.Server) error { return nil },
+				notify:   func(store.Server) error { return nil },
 				remove:   func(string) error { return nil },
 				stepdown: func(string, bool) error { return store.ErrNodeNotFound },
 			}

@@ -17,8 +17,9 @@ type Node interface {
 	Do(ctx context.Context, req *command.Request) (*command.Response, error)
 	Leader() (store.Server, bool)
 	CommitIndex() uint64
-	Notify(ctx context.Context, id, addr string) error
-	Join(ctx context.Context, id, addr string, voter bool) error
+	HashAt(ctx context.Context, index uint64) (store.StateHash, error)
+	Notify(ctx context.Context, sv store.Server) error
+	Join(ctx context.Context, sv store.Server) error
 	Remove(ctx context.Context, id string) error
 	Stepdown(ctx context.Context, id string, wait bool) error
 }

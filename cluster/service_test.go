@@ -35,6 +35,7 @@ func TestServicePermissions(t *testing.T) {
 		permissions string // that are needed, and suffice
 	}{
 		{"meta", callMeta, nil, ""},
+		{"hash", callHash, []byte{}, ""},
 		{"execute", callExecute, []byte{}, "execute"},
 		{"query", callQuery, []byte{}, "query"},
 		{"request", callRequest, []byte{}, "query execute"},
@@ -49,8 +50,8 @@ func TestServicePermissions(t *testing.T) {
 	}
 	node := &fakeNode{
 		do:       func(context.Context, *command.Request) (*command.Response, error) { return &command.Response{}, nil },
-		join:     func(string, string, bool) error { return nil },
-		notify:   func(string, string) error { return nil },
+		join:     func(store.Server) error { return nil },
+		notify:   func(store.Server) error { return nil },
 		remove:   func(string) error { return nil },
 		stepdown: func(string, bool) error { return nil },
 	}
@@ -103,8 +104,8 @@ func TestServiceErrors(t *testing.T) {
 			}
 			return nil, store.ErrLeadershipLost
 		},
-		join:     func(string, string, bool) error { return store.ErrNotLeader },
-		notify:   func(string, string) error { return errors.New("no such host") },
+		join:     func(store.Server) error { return store.ErrNotLeader },
+		notify:   func(store.Server) error { return errors.New("no such host") },
 		remove:   func(string) error { return store.ErrNotLeader },
 		stepdown: func(string, bool) error { return store.ErrSelfStepdown },
 	}
@@ -121,6 +122,7 @@ func TestServiceErrors(t *testing.T) {
 		{callStepdown, outcome{err: "cannot step down to the current Leader"}},
 		{callLoad, outcome{err: "not supported yet"}},
 		{callBackupStream, outcome{err: "not supported yet"}},
+		{callHash, outcome{err: errFake.Error()}},
 		{callHighwater, outcome{err: "not supported yet"}},
 		{callLoadChunk, outcome{err: "unsupported"}},
 	}
@@ -232,7 +234,7 @@ func TestServiceGrace(t *testing.T) {
 }
 
 func TestServiceCounters(t *testing.T) {
-	node := &fakeNode{join: func(string, string, bool) error { return nil }}
+	node := &fakeNode{join: func(store.Server) error { return nil }}
 	addr, s := startService(t, node, ServiceConfig{URL: "https://example.test:4001"})
 	c := newTestClient(t, ClientConfig{})
 	for range 2 { // on one connection

@@ -20,9 +20,11 @@ type Database interface {
 type Node interface {
 	Servers() ([]store.Server, error)
 	Leader() (store.Server, bool)
-	Ready() error // nil, or the reason why not yet
+	Ready() error  // nil, or the reason why not yet
+	Failed() error // nil, or the reason why the node is about to end
 	WaitApplied(ctx context.Context, index uint64) error
 	Snapshot(ctx context.Context, trailing uint64) error // trailing: log entries to keep; 0 is the store's default
+	Hash(ctx context.Context) (store.StateHash, error)   // of the state as it is now
 }
 
 // Peers asks other nodes. Every method honours its context. Remove and Stepdown act at the leader,

@@ -36,10 +36,12 @@ type fakeNode struct {
 	serversErr  error
 	leaderless  bool
 	ready       error
+	failed      error
 	applied     error
 	waitedFor   uint64
 	snapshotErr error
 	trailing    uint64
+	hash        func(ctx context.Context) (store.StateHash, error)
 }
 
 func (n *fakeNode) Servers() ([]store.Server, error) { return n.servers, n.serversErr }
@@ -52,6 +54,10 @@ func (n *fakeNode) Leader() (store.Server, bool) {
 }
 
 func (n *fakeNode) Ready() error { return n.ready }
+
+func (n *fakeNode) Failed() error { return n.failed }
+
+func (n *fakeNode) Hash(ctx context.Context) (store.StateHash, error) { return n.hash(ctx) }
 
 func (n *fakeNode) WaitApplied(_ context.Context, index uint64) error {
 	n.waitedFor = index
@@ -110,6 +116,9 @@ func newFixture() *fixture {
 	f.node.servers = []store.Server{{ID: "n1", Addr: "127.0.0.1:14002", Voter: true}}
 	f.peers.meta = func(context.Context, string) (PeerMeta, error) {
 		return PeerMeta{URL: "http://127.0.0.1:14001", CommitIndex: 7, Version: "10"}, nil
+	}
+	f.node.hash = func(context.Context) (store.StateHash, error) {
+		return store.StateHash{Index: 12, Hash: "000102030405060708090a0b0c0d0e0f"}, nil
 	}
 	return f
 }

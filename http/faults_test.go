@@ -105,9 +105,13 @@ type notOpen struct{}
 func (notOpen) Do(context.Context, *command.Request) (*command.Response, error) {
 	return nil, store.ErrNotOpen
 }
-func (notOpen) Servers() ([]store.Server, error)          { return nil, store.ErrNotOpen }
-func (notOpen) Leader() (store.Server, bool)              { return store.Server{}, false }
-func (notOpen) Ready() error                              { return store.ErrNotOpen }
+func (notOpen) Servers() ([]store.Server, error) { return nil, store.ErrNotOpen }
+func (notOpen) Leader() (store.Server, bool)     { return store.Server{}, false }
+func (notOpen) Ready() error                     { return store.ErrNotOpen }
+func (notOpen) Failed() error                    { return nil }
+func (notOpen) Hash(context.Context) (store.StateHash, error) {
+	return store.StateHash{}, store.ErrNotOpen
+}
 func (notOpen) WaitApplied(context.Context, uint64) error { return store.ErrNotOpen }
 func (notOpen) Snapshot(context.Context, uint64) error    { return store.ErrNotOpen }
 func (notOpen) Meta(context.Context, string, int) (PeerMeta, error) {
@@ -129,7 +133,7 @@ func TestFault1698(t *testing.T) {
 		{"GET", "/", ""}, {"POST", "/db/execute", `["DELETE FROM t"]`}, {"GET", "/db/query?q=SELECT+1", ""}, {"POST", "/db/query?level=strong", `["SELECT 1"]`},
 		{"POST", "/db/request?level=linearizable", `["SELECT 1"]`}, {"POST", "/snapshot", ""}, {"DELETE", "/remove", `{"id":"n1"}`},
 		{"GET", "/leader", ""}, {"POST", "/leader?wait", ""}, {"GET", "/status", ""}, {"GET", "/status?key=store", ""}, {"GET", "/nodes?nonvoters", ""},
-		{"GET", "/readyz", ""}, {"GET", "/readyz?sync", ""}, {"GET", "/debug/vars", ""}, {"POST", "/db/load", "x"}, {"GET", "/nowhere", ""},
+		{"GET", "/db/hash", ""}, {"GET", "/readyz", ""}, {"GET", "/readyz?sync", ""}, {"GET", "/debug/vars", ""}, {"POST", "/db/load", "x"}, {"GET", "/nowhere", ""},
 	}
 	var all sync.WaitGroup
 	for range 8 {

@@ -22,6 +22,9 @@ func (s *Server) readyz(w http.ResponseWriter, c *call) error {
 // readiness returns what was found, and whether the node is ready. The parts that have to wait for
 // something are bounded by the timeout one by one.
 func (s *Server) readiness(c *call) (lines []string, ready bool) {
+	if err := s.node.Failed(); err != nil {
+		return []string{"node not ok: (" + store.Text(err) + ")"}, false // whatever else it might still do
+	}
 	lines = []string{"node ok"}
 	if c.params.has("noleader") {
 		return lines, true

@@ -9,6 +9,8 @@ import (
 )
 
 func TestReadyz(t *testing.T) {
+	full := errors.New("apply log entry 12: db.sqlite: database or disk is full")
+	const theFailure = "[+]node not ok: (apply log entry 12: db.sqlite: database or disk is full)"
 	tests := []struct {
 		name string
 		path string
@@ -23,6 +25,9 @@ func TestReadyz(t *testing.T) {
 		{"no leader", "/readyz", fixture{node: fakeNode{leaderless: true}}, nil, 503, "[+]node ok\n[+]leader does not exist"},
 		{"leader silent", "/readyz", fixture{}, errors.New("i/o timeout"), 503, "[+]node ok\n[+]leader not contactable: i/o timeout"},
 		{"not ready", "/readyz", fixture{node: fakeNode{ready: store.ErrNotReady}}, nil, 503, "[+]node ok\n[+]leader ok\n[+]store not ready"},
+		{"failed", "/readyz", fixture{node: fakeNode{failed: full}}, nil, 503, theFailure},
+		{"failed, noleader", "/readyz?noleader", fixture{node: fakeNode{failed: full}}, nil, 503, theFailure},
+		{"failed and cut off", "/readyz", fixture{node: fakeNode{failed: full, leaderless: true}}, nil, 503, theFailure},
 		{"behind", "/readyz?sync", fixture{node: fakeNode{applied: context.DeadlineExceeded}}, nil, 503,
 			"[+]node ok\n[+]leader ok\n[+]store ok\n[+]sync timeout waiting for commit index"},
 		{"behind, no sync", "/readyz", fixture{node: fakeNode{applied: context.DeadlineExceeded}}, nil, 200, "[+]node ok\n[+]leader ok\n[+]store ok\n[+]db ok"},

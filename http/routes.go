@@ -43,6 +43,7 @@ func (s *Server) table() []route {
 		{path: "/db/execute", prefix: true, methods: post, perms: []string{"execute"}, ctype: jsonType, count: executions, serve: s.execute},
 		{path: "/db/query", prefix: true, methods: getPost, perms: []string{"query"}, ctype: jsonType, count: queries, serve: s.query},
 		{path: "/db/request", prefix: true, methods: post, perms: []string{"query", "execute"}, ctype: jsonType, count: requests, serve: s.unified},
+		{path: "/db/hash", methods: get, perms: status, ctype: jsonType, count: noCounter, serve: s.hash},
 		{path: "/snapshot", methods: post, perms: []string{"snapshot"}, count: userSnapshots, serve: s.snapshot},
 		{path: "/remove", prefix: true, methods: []string{http.MethodDelete}, perms: []string{"remove"}, count: noCounter, serve: s.remove},
 		{path: "/status", prefix: true, methods: get, perms: status, ctype: jsonType, count: statusCalls, serve: s.status},

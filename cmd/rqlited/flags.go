@@ -120,7 +120,7 @@ func (s *settings) register(fs *flag.FlagSet) {
 func (s *settings) generalFlags(fs *flag.FlagSet) {
 	fs.BoolVar(&s.showVersion, "version", false, "print the version and exit")
 	fs.StringVar(&s.store.NodeID, "node-id", "", "unique and lasting `name` of this node (default: the advertised Raft address)")
-	fs.BoolVar(&s.store.ForeignKeys, "fk", false, "enforce foreign keys; must be the same on all nodes")
+	fs.BoolVar(&s.store.ForeignKeys, "fk", false, "enforce foreign keys; a property of the cluster, which nodes that differ can't join")
 	fs.IntVar(&s.store.MaxReaders, "db-max-ro-conns", 256, "most connections for reading; 0 is no limit")
 
 	fs.StringVar(&s.http.bind, "http-addr", "localhost:4001", "`address` of the HTTP API")
@@ -160,6 +160,8 @@ func (s *settings) clusterFlags(fs *flag.FlagSet) {
 	fs.IntVar(&s.form.BootstrapExpect, "bootstrap-expect", 0, "`number` of nodes that form a new cluster")
 	fs.DurationVar(&s.form.BootstrapTimeout, "bootstrap-expect-timeout", 120*time.Second, "bound on forming it")
 	fs.BoolVar(&s.readOnly, "raft-non-voter", false, "join as a read-only node, which has no vote")
+
+	fs.DurationVar(&s.store.HashCheckInterval, "hash-check-interval", 0, "time between comparisons of all nodes' data by their hashes, which the leader makes; 0 is never")
 
 	fs.BoolVar(&s.leave, "raft-cluster-remove-shutdown", false, "leave the cluster when stopping")
 	fs.BoolVar(&s.stepdown, "raft-shutdown-stepdown", true, "hand over leadership when stopping")

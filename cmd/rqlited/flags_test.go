@@ -63,6 +63,9 @@ func TestCommandLine(t *testing.T) {
 		{"-join-attempts 0 d", 1, fatal("-join-attempts must be greater than 0")},
 		{"-bootstrap-expect -1 d", 1, fatal("-bootstrap-expect must not be negative")},
 		{"-db-max-ro-conns -1 d", 1, fatal("-db-max-ro-conns must not be negative")},
+		{"-hash-check-interval -1s d", 1, fatal("-hash-check-interval must be 0 or at least 1s")},
+		{"-hash-check-interval 999ms -join-attempts 0 d", 1, fatal("-hash-check-interval must be 0 or at least 1s", "-join-attempts must be greater than 0")},
+		{"-hash-check-interval 5 d", 2, `invalid value "5" for flag -hash-check-interval: parse error`},
 		{"-raft-leader-lease-timeout -1s d", 1, fatal("-raft-leader-lease-timeout must not be negative")},
 		{"-raft-snap-wal-size 9223372036854775808 d", 1, fatal("-raft-snap-wal-size is too large")},
 		{"-auth users.json d", 1, fatal("-auth is not supported yet")},
@@ -178,6 +181,8 @@ func TestSettings(t *testing.T) {
 		{"-raft-log-level debug", func(s settings) any { return s.store.Raft.LogLevel }, "DEBUG"},
 		{"-raft-log-level chatty", func(s settings) any { return s.store.Raft.LogLevel }, "WARN"},
 		{"-raft-reap-node-timeout 1h", func(s settings) any { return s.store.Reap.Voter }, time.Hour},
+		{"", func(s settings) any { return s.store.HashCheckInterval }, time.Duration(0)},
+		{"-hash-check-interval 1m", func(s settings) any { return s.store.HashCheckInterval }, time.Minute},
 		{"-log-level warn", func(s settings) any { return s.log.level.String() }, "WARN"},
 		{"", func(s settings) any { return s.log.format }, "text"},
 		{"-log-format json", func(s settings) any { return s.log.format }, "json"},
@@ -204,7 +209,7 @@ func TestEveryFlagIsKnown(t *testing.T) {
 			t.Errorf("default of -%s = %q; want %q", name, f.DefValue, want)
 		}
 	}
-	ours := []string{"log-format", "log-level"}
+	ours := []string{"hash-check-interval", "log-format", "log-level"}
 	fs.VisitAll(func(f *flag.Flag) {
 		if _, ok := rqliteFlags[f.Name]; !ok && !slices.Contains(ours, f.Name) {
 			t.Errorf("-%s is neither rqlite's nor one of %v", f.Name, ours)

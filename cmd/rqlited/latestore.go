@@ -13,6 +13,7 @@ import (
 type lateStore struct {
 	store    atomic.Pointer[store.Store]
 	stopping atomic.Bool
+	failure  atomic.Pointer[error] // why the store has to be stopped; nil while it works
 }
 
 // set makes st the store; from now on it answers.
@@ -20,6 +21,17 @@ func (l *lateStore) set(st *store.Store) { l.store.Store(st) }
 
 // stop makes the node unready. Requests are still answered.
 func (l *lateStore) stop() { l.stopping.Store(true) }
+
+// fail notes why the store has to be stopped.
+func (l *lateStore) fail(err error) { l.failure.Store(&err) }
+
+// Failed returns why the node is about to end, or nil.
+func (l *lateStore) Failed() error {
+	if err := l.failure.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
 
 func (l *lateStore) Do(ctx context.Context, req *command.Request) (*command.Response, error) {
 	if st := l.store.Load(); st != nil {
@@ -74,16 +86,30 @@ func (l *lateStore) Snapshot(ctx context.Context, trailing uint64) error {
 	return store.ErrNotOpen
 }
 
-func (l *lateStore) Notify(ctx context.Context, id, addr string) error {
+func (l *lateStore) Hash(ctx context.Context) (store.StateHash, error) {
 	if st := l.store.Load(); st != nil {
-		return st.Notify(ctx, id, addr)
+		return st.Hash(ctx)
+	}
+	return store.StateHash{}, store.ErrNotOpen
+}
+
+func (l *lateStore) HashAt(ctx context.Context, index uint64) (store.StateHash, error) {
+	if st := l.store.Load(); st != nil {
+		return st.HashAt(ctx, index)
+	}
+	return store.StateHash{}, store.ErrNotOpen
+}
+
+func (l *lateStore) Notify(ctx context.Context, sv store.Server) error {
+	if st := l.store.Load(); st != nil {
+		return st.Notify(ctx, sv)
 	}
 	return store.ErrNotOpen
 }
 
-func (l *lateStore) Join(ctx context.Context, id, addr string, voter bool) error {
+func (l *lateStore) Join(ctx context.Context, sv store.Server) error {
 	if st := l.store.Load(); st != nil {
-		return st.Join(ctx, id, addr, voter)
+		return st.Join(ctx, sv)
 	}
 	return store.ErrNotOpen
 }

@@ -66,10 +66,13 @@ func TestLateStore(t *testing.T) {
 	ctx := context.Background()
 	_, do := l.Do(ctx, nil)
 	_, servers := l.Servers()
+	_, hash := l.Hash(ctx)
+	_, hashAt := l.HashAt(ctx, 1)
 	for name, err := range map[string]error{
+		"Hash": hash, "HashAt": hashAt,
 		"Do": do, "Servers": servers, "Ready": l.Ready(),
 		"WaitApplied": l.WaitApplied(ctx, 1), "Snapshot": l.Snapshot(ctx, 0),
-		"Notify": l.Notify(ctx, "", ""), "Join": l.Join(ctx, "", "", true),
+		"Notify": l.Notify(ctx, store.Server{}), "Join": l.Join(ctx, store.Server{}),
 		"Remove": l.Remove(ctx, ""), "Stepdown": l.Stepdown(ctx, "", true),
 	} {
 		if err != store.ErrNotOpen {
@@ -78,5 +81,12 @@ func TestLateStore(t *testing.T) {
 	}
 	if leader, ok := l.Leader(); ok {
 		t.Errorf("Leader = %v", leader)
+	}
+	if err := l.Failed(); err != nil {
+		t.Errorf("Failed = %v; want nil", err)
+	}
+	l.fail(store.ErrForeign)
+	if err := l.Failed(); err != store.ErrForeign {
+		t.Errorf("Failed = %v; want %v", err, store.ErrForeign)
 	}
 }

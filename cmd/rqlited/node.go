@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"rqlited/cluster"
+	"rqlited/command"
 	httpd "rqlited/http"
 	"rqlited/store"
 )
@@ -21,7 +22,6 @@ import (
 var (
 	_ httpd.Database    = (*cluster.Router)(nil)
 	_ httpd.Node        = (*lateStore)(nil)
-	_ httpd.Node        = (*store.Store)(nil)
 	_ httpd.Peers       = peers{}
 	_ cluster.Node      = (*lateStore)(nil)
 	_ cluster.Node      = (*store.Store)(nil)
@@ -29,6 +29,7 @@ var (
 	_ cluster.Local     = (*store.Store)(nil)
 	_ cluster.FormNode  = (*store.Store)(nil)
 	_ cluster.LeaveNode = (*store.Store)(nil)
+	_ store.HashPeers   = (*cluster.Client)(nil)
 )
 
 // Deadlines of a stop, one for each step that waits for somebody else. What is not done by then is
@@ -145,6 +146,7 @@ func (n *node) open(ctx context.Context, g *errgroup.Group) error {
 	cfg.Dir = dir
 	cfg.Addr = n.cfg.raft.public()
 	cfg.Layer = n.mux.Layer()
+	cfg.Peers = n.client
 	cfg.Logger = n.log
 	st, err := store.Open(ctx, cfg)
 	if err != nil {
@@ -152,7 +154,13 @@ func (n *node) open(ctx context.Context, g *errgroup.Group) error {
 	}
 	n.store = st
 	n.late.set(st)
-	g.Go(st.Wait)
+	g.Go(func() error {
+		err := st.Wait()
+		if err != nil {
+			n.late.fail(err)
+		}
+		return err
+	})
 	if n.cfg.joinAs != "" && len(n.cfg.form.Join) > 0 {
 		n.log.Warn("joining anonymously, there is no credentials file", "join-as", n.cfg.joinAs)
 	}
@@ -169,6 +177,7 @@ func (n *node) formConfig() cluster.FormConfig {
 	cfg := n.cfg.form
 	cfg.ID = n.cfg.store.NodeID
 	cfg.Addr = n.cfg.raft.public()
+	cfg.ForeignKeys = command.SettingOf(n.cfg.store.ForeignKeys)
 	cfg.Client = n.client
 	cfg.Logger = n.log
 	return cfg

@@ -22,7 +22,7 @@ type process struct {
 }
 
 // entry is one line of the log.
-type entry struct{ Level, Msg, HTTP, Err string }
+type entry struct{ Level, Msg, HTTP, Raft, Err string }
 
 // start runs the program on ports that the kernel chooses.
 func start(t *testing.T, args ...string) *process {
@@ -151,5 +151,31 @@ func TestDirectoryInUse(t *testing.T) {
 	first.signals <- syscall.SIGTERM
 	if code, failures := first.end(); code != 0 || len(failures) > 0 {
 		t.Errorf("first process: exit code %d, errors %v; want 0 and none", code, failures)
+	}
+}
+
+// TestForeignKeysDiffer starts nodes whose -fk is not that of the cluster they are to join. They are refused
+// and stop for that reason, at once, and the leader says so too.
+func TestForeignKeysDiffer(t *testing.T) {
+	const words = "foreign keys are off in this cluster and on on the node that asks (-fk): all nodes must agree"
+	leader := start(t, "-node-id", "n1", t.TempDir())
+	addr := leader.await("node starting").Raft
+	leader.await("node started")
+
+	code, failures := start(t, "-node-id", "n2", "-fk", "-join", addr, t.TempDir()).end()
+	if code != 1 || len(failures) != 1 || !strings.HasSuffix(failures[0].Err, words) {
+		t.Errorf("joining: exit code %d, errors %v; want 1 and one that ends with %q", code, failures, words)
+	}
+	if e := leader.await("node refused"); e.Err != words {
+		t.Errorf("the leader says %q; want %q", e.Err, words)
+	}
+	code, failures = start(t, "-node-id", "n2", "-fk", "-bootstrap-expect", "2", "-join", addr, t.TempDir()).end()
+	if code != 1 || len(failures) != 1 || !strings.HasSuffix(failures[0].Err, words) {
+		t.Errorf("bootstrapping: exit code %d, errors %v; want 1 and one that ends with %q", code, failures, words)
+	}
+
+	leader.signals <- syscall.SIGTERM
+	if code, failures := leader.end(); code != 0 || len(failures) > 0 {
+		t.Errorf("leader: exit code %d, errors %v; want 0 and none", code, failures)
 	}
 }

@@ -109,6 +109,9 @@ func (s *settings) rangeFaults() []string {
 			faults = append(faults, fmt.Sprintf("-%s must be greater than 0", f.name))
 		}
 	}
+	if v := s.store.HashCheckInterval; v != 0 && v < time.Second {
+		faults = append(faults, "-hash-check-interval must be 0 or at least 1s")
+	}
 	if s.store.Raft.LeaderLeaseTimeout < 0 {
 		faults = append(faults, "-raft-leader-lease-timeout must not be negative")
 	}
