@@ -9,6 +9,7 @@ import (
 type counters struct {
 	snapshotCounters
 	memberCounters
+	checkCounters
 
 	applyTime      atomic.Int64 // µs
 	commands       atomic.Int64
@@ -60,6 +61,9 @@ func (s *Store) Counters() map[string]int64 {
 		"leader_changes_observed":      c.leaderChanges.Load(),
 		"nodes_reaped_failed":          c.reapsFailed.Load(),
 		"nodes_reaped_ok":              c.reaps.Load(),
+		"num_hash_checks":              c.checks.Load(),
+		"num_hash_mismatches":          c.mismatches.Load(),
+		"num_hash_unanswered":          c.unanswered.Load(),
 		"num_ignored_joins":            c.joinsIgnored.Load(),
 		"num_joins":                    c.joins.Load(),
 		"num_loads":                    0, // nothing proposes a load yet

@@ -39,6 +39,7 @@ type fsm struct {
 	// turn is had while the database is changed or captured. Raft does that on one goroutine; it is for
 	// those who want to come between two entries.
 	turn turn
+	keys keys
 
 	changed   atomic.Uint64 // newest entry that counts as a change of the database
 	restoring atomic.Bool
@@ -105,6 +106,7 @@ func (f *fsm) apply(l *raft.Log) (*command.Response, error) {
 	case command.Query:
 		return f.read(e, l.Index)
 	case command.Execute, command.Unified, command.Load, command.LoadChunk:
+		f.noteKeys(e.ForeignKeys, l.Index)
 		if resp, err = f.db.Apply(e); err != nil {
 			err = fmt.Errorf("%s: %w", dbFile, err)
 		}
@@ -122,6 +124,30 @@ func (f *fsm) apply(l *raft.Log) (*command.Response, error) {
 	}
 	resp.Index = l.Index
 	return resp, nil
+}
+
+// keys is how foreign keys are enforced. What holds is what an entry says.
+type keys struct {
+	own     command.Setting // of this node; immutable
+	logged  atomic.Uint32   // the Setting in the newest entry that has one
+	differs bool            // was said; FSM goroutine only
+}
+
+// inLog returns the setting that the newest entry had; Unset if none had any since the start.
+func (k *keys) inLog() command.Setting { return command.Setting(k.logged.Load()) }
+
+// noteKeys says once if this node would do otherwise than the entries demand, should it lead. It says
+// nothing of entries that are replayed: all nodes may have been given another setting since.
+func (f *fsm) noteKeys(s command.Setting, index uint64) {
+	if s == command.Unset {
+		return
+	}
+	f.keys.logged.Store(uint32(s))
+	if s == f.keys.own || f.keys.differs || index <= f.hashes.replayed {
+		return
+	}
+	f.keys.differs = true
+	f.log.Warn("foreign keys are not as on the leader, whose setting counts", "leader", s.String(), "node", f.keys.own.String(), "flag", "-fk")
 }
 
 // read runs a strong read if this node asked for it. On other nodes and in a replay nobody waits
@@ -263,6 +289,11 @@ func writeImage(ctx context.Context, fsys vfs.FS, r io.Reader, name string) erro
 // until returns a context that ends with parent, or with cause when end is closed.
 func until(parent context.Context, end <-chan struct{}, cause error) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(parent)
+	select {
+	case <-end:
+		cancel(cause)
+	default:
+	}
 	go func() {
 		select {
 		case <-end:

@@ -16,6 +16,7 @@ import (
 	"github.com/hashicorp/raft"
 	"golang.org/x/sync/errgroup"
 
+	"rqlited/command"
 	"rqlited/db"
 	"rqlited/snapshot"
 )
@@ -303,6 +304,7 @@ func (s *Store) buildFSM(head snapshot.Head) error {
 		turn:     newTurn(),
 		hashes:   newHashes(max(last, head.Index)),
 		captures: captures{idle: idle{s.snaps.Head, s.cfg.Snapshot.Threshold}, damage: s.damage},
+		keys:     keys{own: command.SettingOf(s.cfg.ForeignKeys)},
 		restored: s.restored,
 	}
 	s.fsm.base.Store(&head.ID)
@@ -376,6 +378,7 @@ func (s *Store) start() {
 	g.Go(func() error { return s.watchLeadership(ctx) })
 	g.Go(func() error { return s.runRounds(ctx) })
 	g.Go(func() error { return s.runHashes(ctx) })
+	g.Go(func() error { return s.watchReplicas(ctx) })
 	g.Go(func() error { return s.watchWALSize(ctx) })
 	g.Go(func() error { return s.watchDamage(ctx) })
 	g.Go(func() error { return s.observe(ctx) })
