@@ -65,7 +65,8 @@ func EncodeEntry(dst []byte, e *Entry) ([]byte, error) {
 	switch e.Kind {
 	case Query, Execute, Unified:
 		sub = appendRequest(nil, e.Request, false)
-		if worthCompressing(e.Request) {
+		// What decompresses to more could not be decoded, and would stop every node.
+		if len(sub) <= maxEntry && worthCompressing(e.Request) {
 			if z := compress(sub); len(z) < len(sub) {
 				sub, compressed = z, true
 			}

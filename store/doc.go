@@ -26,8 +26,9 @@
 // # Goroutines
 //
 // The Store owns: leadership (one barrier per term), rounds (checks of the leadership for
-// linearizable reads), WAL size, damage, observer, dead members, and one that cuts the connections
-// when the node fails. Close joins them. Raft has its own; it calls the state machine on its FSM
+// linearizable reads), hashes (of the state, one at a time), replicas (the leader compares hashes, with a
+// goroutine for each member that it asks), WAL size, damage, observer, dead members, and one that cuts the
+// connections when the node fails. Close joins them. Raft has its own; it calls the state machine on its FSM
 // goroutine, publishes captures on its snapshot goroutine and installs on its main goroutine.
 // A node that starts silent has one more, the transport's, which ends with that. Besides, each Raft
 // future that is being waited for has a goroutine, which ends with the future, each connection being
@@ -36,7 +37,8 @@
 //
 // # Locks
 //
-// snapshots.turn is held over the publication of a snapshot, and by a capture until Raft has
+// fsm.turn is had by the state machine while it changes or captures the database, and by whoever wants to come
+// in between; other locks may be taken under it, but it is never waited for under another. snapshots.turn is held over the publication of a snapshot, and by a capture until Raft has
 // shortened the log; the log and the snapshot store are called under it, and their own locks come
 // after it. machinery.settings is held while Raft takes over new settings. All others are held for a few instructions and call nothing.
 package store

@@ -111,7 +111,9 @@ func (f *fsm) apply(l *raft.Log) (*command.Response, error) {
 			err = fmt.Errorf("%s: %w", dbFile, err)
 		}
 	default:
-		err = fmt.Errorf("kind %d is unknown", e.Kind)
+		// No request of a client becomes one. A version that knows this kind wrote it, and whoever
+		// went on without it would differ from those that have applied it.
+		err = fmt.Errorf("kind %d is unknown: a newer version wrote it, and is needed to go on", e.Kind)
 	}
 	if err != nil {
 		return nil, f.fail("apply", l.Index, err)

@@ -20,17 +20,18 @@ const (
 	// after that keeps what it has read, so that tries of this length come to an end.
 	hashPatience = 10 * time.Second
 
-	// hashStop bounds the wait for the end of a hash that is being cut short, which looks about
-	// before it reads a page.
-	hashStop = time.Second
+	// cutForCapture and cutForMark bound the wait for the end of a hash that is being cut short. It
+	// looks about before it reads a page.
+	cutForCapture = time.Second
+	cutForMark    = 50 * time.Millisecond
 )
 
 var (
 	// errHashing means that a capture was refused because a hash is being computed.
 	errHashing = fmt.Errorf("%w: the state of the database is being hashed", db.ErrBusy)
 
-	// errHashCut ends a hash that was in the way of something that can't wait any longer.
-	errHashCut = fmt.Errorf("%w: a snapshot goes first", ErrBusy)
+	// errHashCut ends a hash that was in the way of something that can't wait, or not any longer.
+	errHashCut = fmt.Errorf("%w: a snapshot, or another hash, goes first", ErrBusy)
 )
 
 // StateHash is the hash of the whole database behind a log entry: that of Index, which is a mark, or
@@ -193,6 +194,7 @@ type hashRun struct {
 	*db.Hash
 	index uint64
 	round *round[StateHash]
+	mark  bool          // FSM goroutine only
 	cut   chan struct{} // closed to end it
 	once  sync.Once     // closes cut
 	ended chan struct{} // closed when the state is no longer pinned
@@ -225,12 +227,16 @@ func (h *hashes) begin(d *db.DB, index uint64, r *round[StateHash]) (*hashRun, e
 	return run, nil
 }
 
-// set is called where a mark stands in the log. If another hash is under way, this one can't be had.
+// set is called where a mark stands in the log. A hash of just any state has to make room for it, which
+// takes a moment; but if that of another mark is under way, this one can't be had.
 func (h *hashes) set(d *db.DB, index uint64) {
 	if index <= h.replayed {
 		return
 	}
 	m := mark{index, newRound[StateHash]()}
+	if now := h.current.Load(); now != nil && !now.mark {
+		now.stop(cutForMark)
+	}
 	run, err := h.begin(d, index, m.round)
 	switch {
 	case errors.Is(err, db.ErrBusy):
@@ -238,6 +244,7 @@ func (h *hashes) set(d *db.DB, index uint64) {
 	case err != nil:
 		m.round.end(StateHash{}, err)
 	default:
+		run.mark = true
 		h.pending <- run
 	}
 	h.mu.Lock()
@@ -267,7 +274,7 @@ func (h *hashes) replaced() {
 	h.marks = nil
 	h.mu.Unlock()
 	if run := h.current.Load(); run != nil {
-		run.stop()
+		run.stop(0)
 	}
 }
 
@@ -290,8 +297,19 @@ func (h *hashes) sum(ctx context.Context, run *hashRun) {
 	run.round.end(v, nil)
 }
 
-// stop makes a hash end soon.
-func (r *hashRun) stop() { r.once.Do(func() { close(r.cut) }) }
+// stop cuts a hash short, and reports whether it has ended within limit.
+func (r *hashRun) stop(limit time.Duration) bool {
+	r.once.Do(func() { close(r.cut) })
+	if limit == 0 {
+		return false
+	}
+	select {
+	case <-r.ended:
+		return true
+	case <-time.After(limit):
+		return false
+	}
+}
 
 // capture makes a capture of the database. A hash that is in its way goes first for a while, for
 // it would be over soon as a rule; and meanwhile nothing is gained by trying again, for db holds up the writes
@@ -300,10 +318,7 @@ func (h *hashes) capture(d *db.DB, head string) (*db.Capture, error) {
 	if run := h.current.Load(); run != nil && !h.refused.IsZero() {
 		switch {
 		case time.Since(h.refused) >= hashPatience:
-			run.stop()
-			select {
-			case <-run.ended:
-			case <-time.After(hashStop):
+			if !run.stop(cutForCapture) {
 				return nil, errHashing
 			}
 		case run == h.inWay:

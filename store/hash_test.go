@@ -172,7 +172,16 @@ func TestHashAt(t *testing.T) {
 		t.Errorf("HashAt a mark amid another hash = %v; want ErrNoHash", err)
 	}
 	n.fsm.hashes.sum(t.Context(), run)
-	n.hashAt(t, n.mark(t))
+
+	run = n.pinned(t)
+	go func() {
+		<-run.cut
+		n.fsm.hashes.sum(context.Background(), run)
+	}()
+	n.hashAt(t, n.mark(t)) // goes before a hash that is of no place in particular
+	if <-run.round.done; !errors.Is(run.round.err, errHashCut) {
+		t.Errorf("the hash before the mark has %v; want errHashCut", run.round.err)
+	}
 
 	n.restart(t)
 	waitLeader(t, n)

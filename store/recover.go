@@ -227,7 +227,7 @@ func replayEntry(d *db.DB, data []byte) error {
 		_, err = d.Apply(e)
 		return err
 	}
-	return fmt.Errorf("kind %d is unknown", e.Kind)
+	return fmt.Errorf("kind %d is unknown: a newer version wrote it, and is needed to go on", e.Kind)
 }
 
 // write publishes the database as a complete image, which supersedes all there is.
