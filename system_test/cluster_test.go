@@ -81,6 +81,16 @@ func (c cluster) waitReady() {
 	}
 }
 
+// running returns how many nodes run.
+func (c cluster) running() (count int) {
+	for _, n := range c {
+		if n.running() {
+			count++
+		}
+	}
+	return count
+}
+
 // without returns the other nodes.
 func (c cluster) without(some ...*node) cluster {
 	var rest cluster
@@ -190,8 +200,11 @@ func (c cluster) snapshotsWentWell() {
 	}
 }
 
-// content is every table's rows as SQLite quotes them, in order, and the schema under "schema".
+// content is every table's rows as SQLite quotes them, in order, the schema under "schema", and the
+// state hash, if the node has one, under a name that no table has.
 type content map[string][]string
+
+const hashName = "\x00state hash"
 
 // content reads the whole database of this node, whatever the others have. Rowids are included
 // where there are any: replicas agree on them too.
@@ -211,7 +224,14 @@ func (n *node) tryContent() (content, error) {
 	}
 	slices.Sort(schema)
 	all := content{"schema": schema}
-	tables, err := n.tryQuery("none", `SELECT wr||name FROM pragma_table_list WHERE schema='main' AND type='table' AND name<>'sqlite_schema'`)
+	if hashing {
+		h, err := n.tryHash()
+		if err != nil {
+			return nil, err
+		}
+		all[hashName] = []string{h.Hash}
+	}
+	tables, err := n.tryQuery("none", `SELECT wr||name FROM pragma_table_list WHERE schema='main' AND type IN ('table', 'shadow') AND name<>'sqlite_schema'`)
 	if err != nil {
 		return nil, fmt.Errorf("tables: %w", err)
 	}
@@ -247,9 +267,13 @@ func (n *node) tryRows(table string, hasRowid bool) ([]string, error) {
 func quoteName(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }
 func quoteText(text string) string { return `'` + strings.ReplaceAll(text, `'`, `''`) + `'` }
 
-// diff says where two contents differ first, or is empty.
+// diff says where two contents differ, or is empty. The hash counts if both have one, which only
+// content that was not read from a node has not.
 func (a content) diff(b content) string {
 	for table, rows := range a {
+		if table == hashName {
+			continue
+		}
 		other, ok := b[table]
 		if !ok {
 			return fmt.Sprintf("table %s is missing", table)
@@ -264,18 +288,21 @@ func (a content) diff(b content) string {
 		}
 	}
 	for table := range b {
-		if _, ok := a[table]; !ok {
+		if _, ok := a[table]; !ok && table != hashName {
 			return fmt.Sprintf("table %s is there too many", table)
 		}
+	}
+	if h, other := a[hashName], b[hashName]; h != nil && other != nil && h[0] != other[0] {
+		return fmt.Sprintf("all rows are equal, but the state hash is %s; other has %s", h[0], other[0])
 	}
 	return ""
 }
 
-// equal waits until every node is in sync and then checks, at once, that all hold the same rows.
-// It returns them.
+// equal waits until every node is in sync and then checks, at once, that all hold the same rows
+// and have the same hash. It returns the content.
 func (c cluster) equal() content {
 	c[0].t.Helper()
-	c.waitReady()
+	c.sameHash()
 	first := c[0].content()
 	for _, n := range c[1:] {
 		if d := n.content().diff(first); d != "" {

@@ -4,10 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -72,10 +74,20 @@ func (n *node) stoppedFull(logged int) {
 			last = append(last, line)
 		}
 	}
-	if len(last) != 1 || !full.MatchString(last[0]) {
-		n.t.Errorf("%s: lines that say why it has ended: %q; want one, that the disk is full", n.id, last)
+	if len(last) != 1 || !full.MatchString(last[0]) || !reasons.MatchString(last[0]) {
+		n.t.Errorf("%s: lines that say why it has ended: %q; want one, that the disk is full, and what for", n.id, last)
 	}
 }
+
+// reasons matches what a node was doing when its disk ran full: the log entry that it could not
+// apply or append, or the snapshot.
+var reasons = regexp.MustCompile(`log entry \d+|capture database|raft\.db|snapshot \d+-\d+-\d+|db\.sqlite`)
+
+// fooState and ledgerState are what a witness asks for.
+const (
+	fooState    = "SELECT count(*), count(*) = ifnull(max(id), 0) AND total(length(name)) = 20000 * count(*) FROM foo"
+	ledgerState = "SELECT count(*), count(*) = (SELECT n FROM counter) FROM ledger"
+)
 
 // settled is what becomes of a member whose disk may be too small.
 type settled int
@@ -113,7 +125,7 @@ var noRoom = regexp.MustCompile(`(?m)failed to copy snapshot.*no space left`)
 // sizes are the disks to try, in kilobytes: one from each part of the range, or, in the long
 // form, all in small steps.
 func sizes(rng *rand.Rand) (all []int) {
-	const from, to = 1 << 10, 26 << 10
+	const from, to = 1 << 10, 18 << 10
 	if long() {
 		for kb := from; kb < to; kb += 256 {
 			all = append(all, kb)
@@ -168,16 +180,26 @@ func fillMembers(t *testing.T, rng *rand.Rand, sizes []int, count map[settled]in
 		n.waitReady(formLimit)
 		members, disks[n] = append(members, n), d
 	}
-	for range 250 {
-		leader.execute([]any{"INSERT INTO foo(name) VALUES (?)", randomText(rng, 20000)})
-	}
+	var acked atomic.Int64
+	rows := func() int { return int(acked.Load()) }
+	var witnesses []*witness
 	for _, n := range members {
+		witnesses = append(witnesses, n.witness(fooState, rows))
+	}
+	for range 170 {
+		leader.execute([]any{"INSERT INTO foo(name) VALUES (?)", randomText(rng, 20000)})
+		acked.Add(1)
+	}
+	for i, n := range members {
 		how := n.settle(0)
 		count[how]++
+		witnesses[i].end()
 		if how == stopped {
 			logged := len(n.log())
 			n.start() // nothing has become better
+			w := n.witness(fooState, rows)
 			count[n.settle(logged)]++
+			w.end()
 		}
 	}
 	for _, n := range members {
@@ -209,6 +231,7 @@ func fillAlone(t *testing.T, rng *rand.Rand, sizes []int) {
 	var nodes cluster
 	var disks []*disk
 	var ledgers []*ledger
+	var witnesses []*witness
 	for _, kb := range sizes {
 		d := newDisk(t, kb)
 		n := newNode(t, fmt.Sprintf("disk%d", kb), slices.Concat(fillFlags, swift)...).on(d)
@@ -220,7 +243,7 @@ func fillAlone(t *testing.T, rng *rand.Rand, sizes []int) {
 		l := newLedger(n)
 		l.noise = 20000
 		l.begin(cluster{n}, 2, rng.Uint64())
-		ledgers = append(ledgers, l)
+		ledgers, witnesses = append(ledgers, l), append(witnesses, n.witness(ledgerState, l.acknowledged))
 	}
 	for i, n := range nodes {
 		l := ledgers[i]
@@ -232,6 +255,7 @@ func fillAlone(t *testing.T, rng *rand.Rand, sizes []int) {
 		})
 		l.end()
 		n.stoppedFull(0)
+		witnesses[i].end()
 		disks[i].grow(plenty)
 		n.start()
 		l.begin(cluster{n}, 2, rng.Uint64())
@@ -260,6 +284,7 @@ func TestFaultDiskFullLeader(t *testing.T) {
 	l.noise = 20000
 	all.lead(small)
 	l.begin(all, 4, rng.Uint64())
+	w := small.witness(ledgerState, l.acknowledged)
 	within(t, 2*formLimit, "the leader stops because its disk is full", func() error {
 		if small.running() {
 			return fmt.Errorf("%d writes have been acknowledged", l.acknowledged())
@@ -267,12 +292,90 @@ func TestFaultDiskFullLeader(t *testing.T) {
 		return nil
 	})
 	small.stoppedFull(0)
+	w.end()
 	l.progress(t, 50)
 	d.grow(plenty)
 	small.start()
 	l.sound(small)
 	l.end()
 	l.verify(all)
+}
+
+// TestFaultDiskFullRestore starts a node that has to restore its database, and apply the log behind
+// the snapshot, on a disk that is nearly full by other files. It ends with the reason, as often as it
+// is started, and serves nothing; when the other files have gone it has all it had.
+func TestFaultDiskFullRestore(t *testing.T) {
+	t.Parallel()
+	rng := newRand(t)
+	d := newDisk(t, 32<<10)
+	n := newNode(t, "n1", append([]string{"-raft-snap-wal-size", "0", "-raft-snap", "1000000"}, swift...)...).on(d)
+	n.start()
+	n.waitReady(formLimit)
+	n.execute("CREATE TABLE foo (id INTEGER NOT NULL PRIMARY KEY, name TEXT)")
+	insert := func(rows int) {
+		for range rows {
+			n.execute([]any{"INSERT INTO foo(name) VALUES (?)", randomText(rng, 20000)})
+		}
+	}
+	insert(60)
+	n.mustSnapshot()
+	insert(60)
+	want := n.content()
+	n.kill()
+	n.forgetDatabase()
+	most := 6 << 10 // kilobytes; it needs about 1.2 MB for the image, and as much for the WAL and the rest of the database
+	steps, ended := 6, 0
+	if long() {
+		steps = 40
+	}
+	for step := range steps {
+		free := most * step / steps
+		d.fill(free)
+		logged := len(n.log())
+		n.start()
+		w := n.witness(fooState, func() int { return 120 })
+		_, err := poll(formLimit, pollEvery, func() error { return n.readyz("sync&timeout=1s") })
+		if err == nil {
+			n.kill() // there was room enough
+		} else if n.stoppedFull(logged); !t.Failed() {
+			ended++
+		}
+		w.end()
+		n.forgetDatabase()
+	}
+	t.Logf("%d of %d starts ended because the disk was full", ended, steps)
+	if ended < steps/3 {
+		t.Error("the disk was hardly ever full")
+	}
+	d.unfill()
+	n.start()
+	n.has(want)
+}
+
+// fill leaves so many kilobytes of the disk free.
+func (d *disk) fill(kilobytes int) {
+	d.t.Helper()
+	d.unfill()
+	var fs syscall.Statfs_t
+	if err := syscall.Statfs(d.dir, &fs); err != nil {
+		d.t.Fatal(err)
+	}
+	size := int64(fs.Bavail)*fs.Bsize - int64(kilobytes)<<10
+	f, err := os.Create(filepath.Join(d.dir, "filler"))
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	if err := errors.Join(syscall.Fallocate(int(f.Fd()), 0, 0, max(1, size)), f.Close()); err != nil {
+		d.t.Fatal(err)
+	}
+}
+
+// unfill gives the space back.
+func (d *disk) unfill() {
+	d.t.Helper()
+	if err := os.Remove(filepath.Join(d.dir, "filler")); err != nil && !errors.Is(err, os.ErrNotExist) {
+		d.t.Fatal(err)
+	}
 }
 
 // lead makes the node the leader.

@@ -1,13 +1,14 @@
 // Package system holds the black-box tests of rqlited: it starts real processes on loopback and
 // knows them only by their command line, their HTTP API, their signals, what they write to
 // standard error and, where an operator would look there too, their data directories. It imports
-// no other package of the module, so nothing here can pass because of a shared mistake.
+// nothing of what it tests, so nothing here can pass because of a shared mistake; internal/sqlgen
+// makes SQL and knows no node.
 //
 //	go test ./system_test                      build rqlited once and run everything
 //	go test ./system_test -race-binary         the same with a race-detecting binary
 //	go test ./system_test -rqlited PATH        the same with another binary (relative to the module root)
 //	go test ./system_test -run Chaos -chaos 2m more chaos; the seed is logged, -seed repeats it
-//	go test ./system_test -run 'Chaos|Moments|Fault|Ready' -chaos 5m -timeout 0
+//	go test ./system_test -run 'Chaos|Moments|Fault|Ready|Programs|Defaults|Poison' -chaos 5m -timeout 0
 //	                                           the long forms of all tests that do harm, for at least a minute each
 //	go test ./system_test -keep DIR            leave data directories and logs in DIR
 //
@@ -16,8 +17,10 @@
 //
 // Words: a node is one data directory with its two addresses and, while it runs, its process. A
 // cluster is some nodes that were started together. The content of a node is every row of every
-// table, quoted by SQLite. A ledger remembers which writes were acknowledged. A moment is something
-// that happens to one of a node's files, and a trap sends the process a signal when it has come.
+// table, quoted by SQLite, and its state hash (GET /db/hash), which another binary may not have. A
+// ledger remembers which writes were acknowledged. Programs send random SQL and remember nothing. A
+// moment is something that happens to one of a node's files, and a trap sends the process a signal
+// when it has come. A vigil and a witness ask a node whether it is ready, and hold it to that.
 //
 // TestFaultN is about the fault with that number of other snapshot stores; P1 to P4 in comments are
 // the scenarios of several processes in which they showed.

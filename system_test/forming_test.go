@@ -20,10 +20,7 @@ func TestSingleNode(t *testing.T) {
 	for _, end := range []func(){n.stop, n.kill, n.kill} {
 		end()
 		n.start()
-		n.waitReady(formLimit)
-		if d := n.content().diff(want); d != "" {
-			t.Fatalf("after a restart: %s", d)
-		}
+		n.has(want)
 	}
 }
 

@@ -14,6 +14,7 @@ var often = []string{"-raft-snap", "50", "-raft-snap-int", "500ms", "-raft-snap-
 // TestKill kills nodes of a cluster that eight clients write to, one victim or set of victims
 // after the other, and starts them again.
 func TestKill(t *testing.T) {
+	t.Parallel()
 	tests := []struct {
 		name    string
 		victims func(c cluster) cluster
@@ -83,6 +84,7 @@ func TestPausedLeader(t *testing.T) {
 
 // TestChaos kills and freezes nodes at random while sixteen clients write.
 func TestChaos(t *testing.T) {
+	t.Parallel()
 	rng := newRand(t)
 	c := startCluster(t, 3, often...)
 	l := newLedger(c[0])

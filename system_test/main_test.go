@@ -25,7 +25,7 @@ var rqlited string
 
 // parallel is how many tests run at once unless -parallel says otherwise: more than there are
 // processors, since most of the time a test waits for an election or for a disk.
-const parallel = 4
+const parallel = 5
 
 func TestMain(m *testing.M) {
 	if err := flag.Set("test.parallel", fmt.Sprint(parallel)); err != nil {
@@ -51,6 +51,9 @@ func run(m *testing.M) (int, error) {
 		}
 		if _, err := os.Stat(rqlited); err != nil {
 			return 0, err
+		}
+		if hashing = detectHashing(rqlited); !hashing {
+			fmt.Fprintf(os.Stderr, "system_test: %s has no state hashes, only rows are compared\n", rqlited)
 		}
 		return m.Run(), nil
 	}

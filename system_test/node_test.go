@@ -297,6 +297,14 @@ func (n *node) forgetDatabase() {
 	}
 }
 
+// forgetAll removes the whole data directory.
+func (n *node) forgetAll() {
+	n.t.Helper()
+	if err := os.RemoveAll(n.dir); err != nil {
+		n.t.Fatal(err)
+	}
+}
+
 // forgetMarker removes only the marker: what the next start finds is a database of which nobody
 // knows what it is.
 func (n *node) forgetMarker() {

@@ -179,36 +179,3 @@ func TestTransferLeadership(t *testing.T) {
 		t.Errorf("POST /leader to nobody = %+v, %v", a, err)
 	}
 }
-
-// TestDeterminism writes rows whose values SQLite makes up, in all the places where no rewriting
-// of the SQL text could reach, and expects the same ones on every node, also after the log is
-// replayed.
-func TestDeterminism(t *testing.T) {
-	t.Parallel()
-	c := startCluster(t, 3)
-	c[0].execute(
-		"CREATE TABLE foo (id INTEGER PRIMARY KEY, r INTEGER DEFAULT (random()), at TEXT DEFAULT CURRENT_TIMESTAMP, b BLOB)",
-		"CREATE TABLE log (id INTEGER PRIMARY KEY, r INTEGER, at TEXT)",
-		`CREATE TRIGGER foo_log AFTER INSERT ON foo BEGIN
-			INSERT INTO log(r, at) VALUES (random(), strftime('%Y-%m-%d %H:%M:%f', 'now')); END`,
-	)
-	for i := range 20 {
-		c[i%3].execute(
-			"INSERT INTO foo(b) VALUES (randomblob(16))",
-			"INSERT INTO foo(r, at, b) VALUES ((SELECT random()), strftime('%f'), (SELECT randomblob(abs(random()) % 20)))",
-			"WITH RECURSIVE s(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM s WHERE i < 5) INSERT INTO foo(b) SELECT random() FROM s",
-			"UPDATE foo SET r = random() WHERE id IN (SELECT id FROM foo ORDER BY random() LIMIT 3)",
-			"DELETE FROM foo WHERE id IN (SELECT id FROM foo ORDER BY random() LIMIT 1)",
-		)
-	}
-	want := c.equal()
-	if distinct := c[0].query("none", "SELECT count(DISTINCT r) * 10 > count(*) * 9, count(DISTINCT at) > 1 FROM log")[0]; distinct != "1|1" {
-		t.Errorf("random and time values differ from row to row: %s; want 1|1", distinct)
-	}
-	for _, n := range c {
-		n.kill()
-		n.forgetDatabase()
-	}
-	c.start()
-	c.holds(want)
-}

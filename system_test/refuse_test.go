@@ -59,6 +59,7 @@ func TestRefuseDamage(t *testing.T) {
 	insertRows(n, 10)
 	truncateLog(n) // which could make up for the snapshot
 	insertRows(n, 10)
+	want := n.content()
 	n.kill()
 	tests := []struct {
 		file   string
@@ -80,10 +81,7 @@ func TestRefuseDamage(t *testing.T) {
 		writeFile(t, n.dir, tt.file, good)
 	}
 	n.start()
-	n.waitReady(formLimit)
-	if got := countRows(n); got != "20" {
-		t.Errorf("%s rows when the damage is undone; want 20", got)
-	}
+	n.has(want)
 }
 
 // TestRefuseDamagedSnapshot damages the snapshot itself, whose log entries are gone: the node
@@ -93,6 +91,7 @@ func TestRefuseDamagedSnapshot(t *testing.T) {
 	n := startOne(t, "-raft-snap", "4")
 	n.execute("CREATE TABLE foo (id INTEGER NOT NULL PRIMARY KEY, name TEXT)")
 	insertRows(n, 40)
+	want := n.content()
 	n.mustSnapshot()
 	n.kill()
 	n.forgetDatabase()
@@ -106,10 +105,7 @@ func TestRefuseDamagedSnapshot(t *testing.T) {
 	refused(t, n, "snapshot")
 	writeFile(t, n.dir, name, good)
 	n.start()
-	n.waitReady(formLimit)
-	if got := countRows(n); got != "40" {
-		t.Errorf("%s rows when the damage is undone; want 40", got)
-	}
+	n.has(want)
 }
 
 // flip inverts one byte.
@@ -134,12 +130,10 @@ func TestRefuseSharedDirectory(t *testing.T) {
 		t.Errorf("no line names the directory:\n%s", second.log())
 	}
 	insertRows(n, 3)
+	want := n.content()
 	n.kill()
 	n.start()
-	n.waitReady(formLimit)
-	if got := countRows(n); got != "3" {
-		t.Errorf("%s rows; want 3", got)
-	}
+	n.has(want)
 }
 
 // TestRefuseDirectory gives data directories that cannot be made.
