@@ -106,6 +106,37 @@ func TestStartStop(t *testing.T) {
 	}
 }
 
+// TestHash asks a running node for the hash of its state, which /status repeats.
+func TestHash(t *testing.T) {
+	p := start(t, t.TempDir())
+	addr := p.await("node starting").HTTP
+	p.await("node started")
+	get := func(path string) (code int, h map[string]any) {
+		t.Helper()
+		resp, err := http.Get("http://" + addr + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		if err := json.NewDecoder(resp.Body).Decode(&h); err != nil {
+			t.Fatalf("GET %s: %s: %v", path, resp.Status, err)
+		}
+		return resp.StatusCode, h
+	}
+	code, h := get("/db/hash")
+	text, _ := h["hash"].(string)
+	if _, isIndex := h["index"].(float64); code != http.StatusOK || len(h) != 2 || len(text) != 32 || !isIndex {
+		t.Errorf("GET /db/hash = %d, %v; want an index and 32 digits", code, h)
+	}
+	if _, st := get("/status?key=store.hash"); st["hash"] != h["hash"] || st["index"] != h["index"] || st["checks"] != 0.0 {
+		t.Errorf("store.hash of /status = %v; want the same as %v, and no checks", st, h)
+	}
+	p.signals <- syscall.SIGTERM
+	if code, failures := p.end(); code != 0 || len(failures) > 0 {
+		t.Errorf("exit code %d, errors %v; want 0 and none", code, failures)
+	}
+}
+
 // TestStartFails expects the one error that is logged to say why.
 func TestStartFails(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
