@@ -73,8 +73,8 @@ func changingRead(g *Generator) string {
 
 func pragmaRead(g *Generator) string {
 	t := ident(g.table(ordinary).name)
-	return "PRAGMA " + g.pick("table_info("+t+")", "table_xinfo("+t+")", "index_list("+t+")", "foreign_key_list("+t+")", "foreign_keys", "user_version", "integrity_check", "foreign_key_check", "recursive_triggers",
-		"encoding", "page_size", "table_list", "collation_list", "defer_foreign_keys", "auto_vacuum", "application_id")
+	return "PRAGMA " + g.pick("table_info("+t+")", "table_xinfo("+t+")", "index_list("+t+")", "foreign_key_list("+t+")", "foreign_keys", "user_version", "integrity_check("+t+")", "foreign_key_check("+t+")", "recursive_triggers",
+		"encoding", "page_size", "table_list("+t+")", "defer_foreign_keys", "auto_vacuum", "application_id")
 }
 
 func explain(g *Generator) string { return "EXPLAIN QUERY PLAN " + selectRows(g) }

@@ -215,7 +215,7 @@ func savepointBatch(g *Generator, b *Batch) {
 	g.some(b, writes, 1, 2)
 	g.fixedText(b, "savepoint", "SAVEPOINT b")
 	g.some(b, writes, 1, 2)
-	g.fixedText(b, "savepoint", g.pick("ROLLBACK TO b", "RELEASE b", "ROLLBACK TO a", "RELEASE nothing"))
+	g.fixedText(b, "savepoint", g.pick("ROLLBACK TO b", "RELEASE b", "ROLLBACK TO a", "RELEASE absent"))
 	g.some(b, writes, 0, 2)
 	g.fixedText(b, "savepoint", g.pick("RELEASE a", "RELEASE a", "ROLLBACK TO a"))
 }
@@ -256,8 +256,12 @@ func settingsBatch(g *Generator, b *Batch) {
 	g.fixedText(b, "pragma", "PRAGMA "+g.pick(
 		"foreign_keys=ON", "foreign_keys=OFF", "recursive_triggers=ON", "case_sensitive_like=ON", "defer_foreign_keys=ON",
 		"reverse_unordered_selects=ON", "ignore_check_constraints=ON", "automatic_index=OFF", "cell_size_check=ON",
-		"legacy_alter_table=ON", "count_changes=ON", "full_column_names=ON", "short_column_names=OFF", "cache_size=10",
-		"analysis_limit=3", "temp_store=MEMORY", "secure_delete=ON", "foreign_keys(1)", "main.foreign_keys=1"))
+		"legacy_alter_table=ON", "full_column_names=ON", "short_column_names=OFF", "cache_size=10",
+		"analysis_limit=3", "secure_delete=ON", "foreign_keys(1)", "main.foreign_keys=1"))
+	if withPast && g.chance(10) {
+		g.fixedText(b, "pragma", "PRAGMA "+g.pick("temp_store=MEMORY", "temp_store=FILE", // an error if there is a transaction and temp has been used
+			"count_changes=ON")) // a write returns a row
+	}
 	g.some(b, writes, 1, 4)
 	if t := g.table(ordinary); g.chance(50) {
 		g.fixedText(b, "delete", fmt.Sprintf("DELETE FROM %s WHERE %s LIKE 'A%%' OR %[2]s LIKE 'é_%%'", ident(t.name), g.column(t)))

@@ -2,17 +2,50 @@ package sqlgen
 
 import "fmt"
 
-// unsettled says whether programs contain what does not have the same effect on all replicas as long
-// as db lets it pass as it is.
-const unsettled = false
+// What programs contain only if it has been settled in db, because until then it does not have the
+// same effect on all replicas, or not a good one.
+const (
+	// withOrder: what goes through all tables does so in the order of a hash table of the connection,
+	// which depends on what it has created and dropped before.
+	withOrder = false
+
+	// withPast: effects of earlier entries on the connection. A changes() in a DEFAULT, FTS5's
+	// 'rebuild' and 'delete-all', which write a number that the connection has read before or not, PRAGMA temp_store in
+	// a transaction, and changes() under PRAGMA count_changes.
+	withPast = false
+
+	withLastRowid = false // the largest rowid, after which SQLite tries random ones
+	withNode      = false // values that belong to a node
+	withExcess    = false // statements without a bound
+)
 
 func init() {
-	if unsettled {
-		writes = append(writes,
-			maker{"largest rowid", 3, largestRowid},
-			maker{"of the node", 3, ofTheNode},
-			maker{"excess", 1, excess})
+	if withOrder {
+		writes = append(writes, maker{"order", 2, order})
+		reads = append(reads, maker{"order read", 2, orderRead})
 	}
+	if withPast {
+		defaults[anything] = append(defaults[anything], "(changes())")
+	}
+	if withLastRowid {
+		writes = append(writes, maker{"largest rowid", 3, largestRowid})
+	}
+	if withNode {
+		writes = append(writes, maker{"of the node", 3, ofTheNode})
+	}
+	if withExcess {
+		writes = append(writes, maker{"excess", 1, excess})
+	}
+}
+
+// order stores what depends on the order of tables.
+func order(g *Generator) string {
+	t := g.plain()
+	return fmt.Sprintf("INSERT INTO %s(%s) SELECT name FROM %s LIMIT 5", ident(t.name), g.settable(t), g.pick("pragma_table_list", "pragma_table_list WHERE schema='main'", "pragma_function_list", "pragma_module_list", "pragma_collation_list"))
+}
+
+func orderRead(g *Generator) string {
+	return "PRAGMA " + g.pick("table_list", "integrity_check", "foreign_key_check")
 }
 
 // largestRowid takes the last number, after which SQLite tries random ones.

@@ -1,0 +1,403 @@
+package db
+
+import (
+	"context"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rqlite/go-sqlite3"
+
+	"rqlited/command"
+)
+
+// TestDifferentialPrograms applies random programs to a database, and runs the same statements on plain
+// SQLite through database/sql's driver, with the time and the random numbers of the entries. Results and content
+// must agree.
+//
+// What differs on purpose is written down in the model of an entry, type reference:
+//   - An entry begins and ends with a connection of its own: so begin changes(), total_changes() and
+//     last_insert_rowid() at 0, and settings and temporary objects end with the entry.
+//   - PRAGMA optimize is not run, and reports that. (Other refused statements are not among the entries, see entryWriter.)
+//   - A transaction left open is rolled back, and its statements report that.
+//   - A transaction of the request is rolled back at the first error, and not if a statement of a Unified request
+//     can't be prepared.
+//   - A write that returns rows is run even if a comment follows its semicolon. (The driver runs what comes last.)
+//   - Counters in results carry over from earlier entries as long as an entry has none of its own.
+func TestDifferentialPrograms(t *testing.T) {
+	programSeeds(t, []uint64{3, 4}, func(t *testing.T, seed uint64) {
+		for _, every := range []int{10, 1} {
+			fault := differential(t, seed, 150, every)
+			if fault == "" {
+				return
+			}
+			t.Errorf("content compared after every %d entries: %s", every, fault)
+		}
+	})
+}
+
+// vagueCounters leaves out of the comparison how many rows a statement reports to have changed, if
+// nothing has been changed in the entry yet. An UPDATE that finds no row may report the count of an earlier
+// entry, if that entry's connection was replaced.
+const vagueCounters = true
+
+const vague = -1
+
+// differential returns where a database differs first from plain SQLite.
+func differential(t *testing.T, seed uint64, entries, every int) string {
+	foreignKeys := seed%2 == 0
+	d := open(t, testPath(t), Config{ForeignKeys: foreignKeys})
+	w := newEntryWriter(seed, d, foreignKeys)
+	p := newReference(t)
+	for n := range entries {
+		pe := w.next(t)
+		e := pe.entry(t)
+		want, clock := p.apply(e)
+		if _, err := d.Prepare(e.Request); err != nil { // says which statements have a RETURNING clause
+			t.Fatal(err)
+		}
+		resp := apply(t, d, e)
+		if at := e.Time.UTC().Format("2006-01-02 15:04:05.000"); clock != at {
+			return fmt.Sprintf("entry %d of %s was applied at %s", n, at, clock)
+		}
+		if vagueCounters {
+			for i := range resp.Results {
+				if w := resp.Results[i].Write; w != nil && i < len(p.vague) && p.vague[i] {
+					w.RowsAffected = vague
+				}
+			}
+		}
+		if diff := differentResults(n, resultsText(resp), want, pe.batch); diff != "" {
+			return diff
+		}
+		if n%every == every-1 || n == entries-1 {
+			if diff := difference(state(t, ask(t, d)), state(t, p.ask)); diff != "" {
+				return fmt.Sprintf("after entry %d the content differs:\n%s\nof %s", n, diff, describe(pe.batch))
+			}
+		}
+	}
+	if got, want := checks(t, ask(t, d)), checks(t, p.ask); got != want {
+		return fmt.Sprintf("the checks say %s, want %s", got, want)
+	}
+	return ""
+}
+
+// resultsText writes a response with all that two ways of running it can agree on. Blobs and texts are
+// not told apart, since declared types decide which of them is shown; points in time of a column declared so are
+// not compared, as the driver's multiplication to nanoseconds overflows.
+func resultsText(resp *command.Response) string {
+	var out strings.Builder
+	for _, r := range resp.Results {
+		if r.Write != nil {
+			fmt.Fprintf(&out, "id %d, %d changes; ", r.Write.LastInsertID, r.Write.RowsAffected)
+		}
+		if r.Rows != nil {
+			fmt.Fprintf(&out, "%q ", r.Rows.Columns)
+			for _, row := range r.Rows.Values {
+				for i, v := range row {
+					if b, ok := v.([]byte); ok {
+						v = string(b)
+					}
+					if kindOf(r.Rows.Types[i]) == date && v != nil {
+						v = "a point in time, or a number"
+					}
+					fmt.Fprintf(&out, "%#v ", v)
+				}
+				out.WriteByte('|')
+			}
+		}
+		fmt.Fprintf(&out, "error %q\n", r.Error)
+	}
+	fmt.Fprintf(&out, "error %q\n", resp.Error)
+	return out.String()
+}
+
+// reference is a SQLite file and the model of what an entry does to it.
+type reference struct {
+	t     *testing.T
+	path  string
+	vfs   string
+	clock *conn // sets the time of the VFS
+	rng   uint64
+
+	carried command.Write // counters of the last entry
+	conn    *sqlite3.SQLiteConn
+	resp    *command.Response
+	opened  int    // the result of the statement that opened the transaction; -1: none
+	counted bool   // a statement of the entry has set sqlite3_changes
+	vague   []bool // of each result: nothing has been changed yet
+}
+
+func newReference(t *testing.T) *reference {
+	v, err := newShim()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := newSums(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v.use(s)
+	clock, err := openConn(":memory:", openReadWrite|openCreate, writer, v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := clock.close(); err != nil {
+			t.Error(err)
+		}
+		v.free()
+	})
+	return &reference{t: t, path: filepath.Join(t.TempDir(), "plain.sqlite"), vfs: fmt.Sprintf("rqlited-%p", v.v), clock: clock}
+}
+
+// ask reads the file.
+func (p *reference) ask(sql string) command.Result {
+	p.open(false)
+	defer p.close()
+	rows, err := p.query(sql, nil)
+	if err != nil {
+		return command.Result{Rows: &command.Rows{}, Error: err.Error()}
+	}
+	return command.Result{Rows: rows}
+}
+
+func (p *reference) open(foreignKeys bool) {
+	c, err := (&sqlite3.SQLiteDriver{}).Open("file:" + p.path + "?vfs=" + p.vfs)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.conn = c.(*sqlite3.SQLiteConn)
+	err = errors.Join(p.conn.RegisterFunc("random", p.random, false), p.conn.RegisterFunc("randomblob", p.randomBlob, false))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.must("PRAGMA synchronous=OFF; PRAGMA journal_mode=MEMORY")
+	if foreignKeys {
+		p.must("PRAGMA foreign_keys=ON")
+	}
+}
+
+func (p *reference) close() {
+	if err := p.conn.Close(); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+func (p *reference) must(sql string) {
+	if _, err := p.conn.Exec(sql, nil); err != nil {
+		p.t.Fatalf("%s: %v", sql, err)
+	}
+}
+
+// draw is splitmix64.
+func (p *reference) draw() uint64 {
+	p.rng += 0x9e3779b97f4a7c15
+	z := p.rng
+	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
+	z = (z ^ z>>27) * 0x94d049bb133111eb
+	return z ^ z>>31
+}
+
+func (p *reference) random() int64 {
+	r := int64(p.draw())
+	if r < 0 {
+		r = -(r & math.MaxInt64)
+	}
+	return r
+}
+
+func (p *reference) randomBlob(v any) ([]byte, error) {
+	n, _ := v.(int64)
+	n = max(n, 1)
+	if n > 1_000_000_000 {
+		return nil, errors.New("string or blob too big")
+	}
+	b := make([]byte, 0, n+8)
+	for int64(len(b)) < n {
+		r := p.draw()
+		for range 8 {
+			b, r = append(b, byte(r)), r>>8
+		}
+	}
+	return b[:n], nil
+}
+
+// apply runs an entry, and returns its results and what time it was.
+func (p *reference) apply(e *command.Entry) (results, clock string) {
+	p.clock.beginEntry(e.Time.UnixMilli()+julianEpoch, e.Seed)
+	defer p.clock.endEntry()
+	p.rng = e.Seed
+	p.open(e.ForeignKeys == command.On)
+	defer p.close()
+	p.resp, p.opened, p.counted, p.vague = &command.Response{Results: []command.Result{}}, -1, false, nil
+	if e.Request.Transaction {
+		p.must("BEGIN")
+	}
+	p.statements(e.Request)
+	p.carried = p.counters(&sqlite3.SQLiteResult{}, false)
+	rows, err := p.query("SELECT strftime('%Y-%m-%d %H:%M:%f', 'now')", nil)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return resultsText(p.resp), rows.Values[0][0].(string)
+}
+
+func (p *reference) statements(req *command.Request) {
+	for _, st := range req.Statements {
+		if st.SQL == "" {
+			continue
+		}
+		idle := p.conn.AutoCommit()
+		res, stops := p.statement(req.Kind, st)
+		p.vague = append(p.vague, res.Write != nil && res.Write.RowsAffected == vague)
+		p.resp.Results = append(p.resp.Results, res)
+		if p.conn.AutoCommit() != idle {
+			if p.opened = -1; idle {
+				p.opened = len(p.resp.Results) - 1
+			}
+		}
+		if stops && req.Transaction {
+			if !p.conn.AutoCommit() {
+				p.must("ROLLBACK")
+			}
+			return
+		}
+	}
+	if req.Transaction {
+		if _, err := p.conn.Exec("COMMIT", nil); err != nil {
+			p.resp.Results, p.resp.Error = nil, err.Error()
+		}
+	} else if !p.conn.AutoCommit() {
+		for i := p.opened; i < len(p.resp.Results); i++ {
+			if r := &p.resp.Results[i]; r.Error == "" {
+				r.Write, r.Error = nil, "transaction not ended in the same request: rolled back"
+				if r.Rows != nil {
+					r.Rows = &command.Rows{}
+				}
+			}
+		}
+	}
+	if !p.conn.AutoCommit() {
+		p.must("ROLLBACK")
+	}
+}
+
+// statement runs one statement; stops says whether its error ends a transaction of the request.
+func (p *reference) statement(k command.Kind, st command.Statement) (res command.Result, stops bool) {
+	read := st.Returning
+	if k == command.Unified {
+		s, err := p.conn.Prepare(st.SQL)
+		if err != nil {
+			return command.Result{Error: err.Error()}, false
+		}
+		read = read || s.(*sqlite3.SQLiteStmt).Readonly() && !blank(st.SQL) || st.Explain
+		if err := s.Close(); err != nil {
+			p.t.Fatal(err)
+		}
+	}
+	var args []driver.NamedValue
+	for i, v := range st.Params {
+		args = append(args, driver.NamedValue{Ordinal: i + 1, Name: v.Name, Value: v.Value})
+	}
+	if read {
+		sql := st.SQL
+		if i := strings.LastIndexByte(sql, ';'); st.Returning && i >= 0 && blank(sql[i:]) {
+			sql = sql[:i]
+		}
+		rows, err := p.query(sql, args)
+		if err != nil {
+			return command.Result{Rows: &command.Rows{}, Error: err.Error()}, true
+		}
+		return command.Result{Rows: rows}, false
+	}
+	if st.SQL == "PRAGMA optimize" {
+		return command.Result{Error: msgOptimize}, k != command.Unified // where it can't even be prepared
+	}
+	p.counted = p.counted || counts(st.SQL)
+	r, err := p.conn.ExecContext(context.Background(), st.SQL, args)
+	if err != nil {
+		return command.Result{Error: err.Error()}, true
+	}
+	if blank(st.SQL) {
+		return command.Result{Write: &command.Write{}}, false
+	}
+	w := p.counters(r, vagueCounters)
+	return command.Result{Write: &w}, false
+}
+
+// counts says whether a statement in sql is one that SQLite counts changes of.
+func counts(sql string) bool {
+	l := lexer{rest: sql}
+	first, counts := true, false
+	for t := l.next(); t.kind != tokenEnd; t = l.next() {
+		if t.is("TRIGGER") {
+			return false // what stands in it is not run now
+		}
+		counts = counts || first && (t.is("INSERT") || t.is("REPLACE") || t.is("UPDATE") || t.is("DELETE") || t.is("WITH"))
+		first = t.kind == tokenSemicolon
+	}
+	return counts
+}
+
+// counters returns the counters of a result, or those of earlier entries if there are none yet.
+func (p *reference) counters(r driver.Result, mayBeVague bool) command.Write {
+	rows, err := p.query("SELECT last_insert_rowid(), changes(), total_changes()", nil)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	now := rows.Values[0]
+	w := command.Write{LastInsertID: now[0].(int64), RowsAffected: now[1].(int64)}
+	if id, err := r.LastInsertId(); err == nil && id != 0 && id != w.LastInsertID {
+		p.t.Fatalf("last_insert_rowid is %d, and %d in the result", w.LastInsertID, id)
+	}
+	if w.LastInsertID == 0 {
+		w.LastInsertID = p.carried.LastInsertID
+	}
+	switch {
+	case now[2].(int64) != 0:
+	case mayBeVague:
+		w.RowsAffected = vague
+	case !p.counted:
+		w.RowsAffected = p.carried.RowsAffected
+	}
+	return w
+}
+
+func (p *reference) query(sql string, args []driver.NamedValue) (*command.Rows, error) {
+	rows, err := p.conn.QueryContext(context.Background(), sql, args)
+	if err != nil {
+		return nil, err
+	}
+	out := &command.Rows{Columns: rows.Columns(), Types: rows.(*sqlite3.SQLiteRows).DeclTypes()}
+	for i := range out.Types {
+		out.Types[i] = strings.ToLower(out.Types[i])
+	}
+	for {
+		row := make([]driver.Value, len(out.Columns))
+		if err = rows.Next(row); err != nil {
+			break
+		}
+		values := make([]any, len(row))
+		for i, v := range row {
+			if at, ok := v.(time.Time); ok {
+				v = at.Format(time.RFC3339Nano)
+			}
+			values[i] = v
+		}
+		out.Values = append(out.Values, values)
+	}
+	if err == io.EOF {
+		err = nil
+	}
+	if err = errors.Join(err, rows.Close()); err != nil {
+		return nil, err
+	}
+	return out, nil
+}
