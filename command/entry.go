@@ -61,25 +61,26 @@ const (
 // a clock must not decide the result of an entry. It fails with ErrTooLarge.
 func EncodeEntry(dst []byte, e *Entry) ([]byte, error) {
 	var sub []byte
-	var compressed bool
 	switch e.Kind {
 	case Query, Execute, Unified:
 		sub = appendRequest(nil, e.Request, false)
-		// What decompresses to more could not be decoded, and would stop every node.
-		if len(sub) <= maxEntry && worthCompressing(e.Request) {
-			if z := compress(sub); len(z) < len(sub) {
-				sub, compressed = z, true
-			}
-		}
 	case Load:
-		// A load is always compressed, and never says so.
-		sub = compress(protowire.AppendBytes(protowire.AppendTag(nil, 1, protowire.BytesType), e.Data))
+		sub = protowire.AppendBytes(protowire.AppendTag(nil, 1, protowire.BytesType), e.Data)
 	case Noop:
 	default:
 		return nil, fmt.Errorf("encode entry: kind %d is never written", e.Kind)
 	}
-	if len(sub) > maxEntry || len(e.Data) > maxEntry {
+	if len(sub) > maxEntry { // compressed or not: what can't be decoded would stop every node
 		return nil, fmt.Errorf("encode %s: %w", e.Kind, ErrTooLarge)
+	}
+	var compressed bool
+	switch {
+	case e.Kind == Load:
+		sub = compress(sub) // a load always is, and never says so
+	case e.Request != nil && worthCompressing(e.Request):
+		if z := compress(sub); len(z) < len(sub) {
+			sub, compressed = z, true
+		}
 	}
 	dst = AppendVarint(dst, 1, uint64(e.Kind))
 	dst = protowire.AppendBytes(protowire.AppendTag(dst, 2, protowire.BytesType), sub)

@@ -155,6 +155,16 @@ func TestCheck(t *testing.T) {
 	if all := log.take("replica differs"); len(all) > 2 {
 		t.Errorf("other replicas differ: %q", all)
 	}
+	status, err := leader.Stats()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := status.(map[string]any)["hash"].(hashStats); got.LastMismatch == nil || got.Mismatches < 1 {
+		t.Errorf("status has %+v", got)
+	}
+	if got := leader.Counters()["num_hash_mismatches"]; got < 1 {
+		t.Errorf("num_hash_mismatches = %d", got)
+	}
 	for _, n := range without(nodes, leader) {
 		if st := n.hashStats(); st.Checks != 0 || st.Hash == "" {
 			t.Errorf("%s, a follower, has %+v", n.cfg.NodeID, st)

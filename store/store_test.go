@@ -316,3 +316,31 @@ func TestCloseFrozenPeers(t *testing.T) {
 	}
 	leader.Store = nil
 }
+
+// TestPoisonedEntry puts entries into the log that this version cannot apply. The node stops in front of
+// them, each time it is started, and says at which and why.
+func TestPoisonedEntry(t *testing.T) {
+	t.Parallel()
+	tests := []struct{ name, data, want string }{
+		{"unknown kind", "\x08\x09\x12\x00", "apply log entry %d: kind 9 is unknown: a newer version wrote it, and is needed to go on"},
+		{"unknown foreign keys", "\x08\x03\x12\x00\xd0\x3e\x03", "decode log entry %d: decode entry: command: malformed message: foreign keys are 3"},
+		{"no message", "\x08", "decode log entry %d: decode entry: command: malformed message: field 1: unexpected EOF"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			n := newSingle(t)
+			before := n.exec(t, "CREATE TABLE foo (v TEXT)").Index
+			n.raft.Apply([]byte(tt.data), waitFor)
+			want := fmt.Sprintf(tt.want, before+1)
+			for range 2 {
+				if err := n.Wait(); err == nil || err.Error() != want {
+					t.Errorf("Wait = %v; want %s", err, want)
+				}
+				if got := n.fsm.progress.index(); got != before {
+					t.Errorf("applied index is %d; want %d", got, before)
+				}
+				n.restart(t)
+			}
+		})
+	}
+}
