@@ -34,9 +34,8 @@ var (
 	errHashCut = fmt.Errorf("%w: a snapshot, or another hash, goes first", ErrBusy)
 )
 
-// StateHash is the hash of the whole database behind a log entry: that of Index, which is a mark, or
-// the newest command that was applied, or the end of the snapshot that was restored. Entries of Raft's
-// own change nothing and are not counted, so that the same state can have two indexes on two nodes.
+// StateHash is the hash of the whole database behind the log entry Index. Entries of Raft's own change
+// nothing: they count once it is certain that no command is on its way, so that nodes at rest agree.
 type StateHash struct {
 	Index uint64 `json:"index"`
 	Hash  string `json:"hash"`
@@ -135,7 +134,7 @@ func (s *Store) runHashes(ctx context.Context) error {
 // hashNow computes the hash of the newest state. Its callers are bounded by contexts of their own.
 func (s *Store) hashNow(ctx context.Context, r *round[StateHash]) {
 	for {
-		run, err := s.fsm.pin(ctx, r)
+		run, err := s.pin(ctx, r)
 		if err == nil {
 			s.fsm.hashes.sum(ctx, run)
 			return
@@ -205,15 +204,26 @@ func newHashes(replayed uint64) *hashes {
 }
 
 // pin begins a hash between two entries.
-func (f *fsm) pin(ctx context.Context, r *round[StateHash]) (*hashRun, error) {
-	if err := f.turn.await(ctx); err != nil {
+func (s *Store) pin(ctx context.Context, r *round[StateHash]) (*hashRun, error) {
+	if err := s.fsm.turn.await(ctx); err != nil {
 		return nil, ErrNotOpen
 	}
-	defer f.turn.give()
-	if err := f.failure.get(); err != nil {
+	defer s.fsm.turn.give()
+	if err := s.failure.get(); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrNotReady, err)
 	}
-	return f.hashes.begin(f.db, f.progress.index(), r)
+	return s.fsm.hashes.begin(s.db, s.stateIndex(), r)
+}
+
+// stateIndex returns the index of the newest entry that the database contains, be it one of Raft's own,
+// as far as that can be told: all members that are at rest return the same. The caller has the turn.
+func (s *Store) stateIndex() uint64 {
+	passed := s.raft.AppliedIndex() // commands up to here may still be on their way to the state machine
+	index := s.fsm.progress.index()
+	if s.logs.lastCommand.Load() <= index {
+		return max(index, passed)
+	}
+	return index
 }
 
 // begin pins the state, which is that at index. The caller has the turn.
