@@ -38,6 +38,7 @@ func init() {
 		{"rtree write", 5, rtreeWrite},
 		{"sequence", 2, sequence},
 		{"counters", 6, counters},
+		{"planned", 9, planned},
 	}
 	reads = []maker{
 		{"select", 12, selectRows},
@@ -66,6 +67,7 @@ func init() {
 		{"rename table", 2, renameTable},
 		{"rename column", 3, renameColumn},
 		{"add column", 5, addColumn},
+		{"choice", 14, choice},
 		{"drop column", 4, dropColumn},
 	}
 	upkeep = []maker{
@@ -118,7 +120,7 @@ func (g *Generator) spoil(st *Statement) {
 		}
 		st.SQL = st.SQL[:n] + g.pick("", " ", ";", "(", "'", " ORDER BY")
 	case 1:
-		if len(st.Args) > 0 {
+		if len(st.Args) > 0 && g.chance(60) {
 			st.Args = st.Args[:len(st.Args)-1]
 		} else {
 			st.SQL = "INSERT INTO t0 VALUES(?, ?)"
@@ -186,6 +188,30 @@ func statistics(g *Generator) string {
 	}
 	i := g.world.indexes[g.n(len(g.world.indexes))]
 	return fmt.Sprintf("INSERT INTO sqlite_stat1 SELECT tbl_name, name, '%d %d' FROM sqlite_schema WHERE name=%s", 1+g.n(1000000), 1+g.n(1000), quote(i))
+}
+
+// choice makes two indexes that all rows can be found by, and statistics by which one of them looks much better.
+func choice(g *Generator) string {
+	t := g.plain()
+	cols := t.stored()
+	if len(cols) < 2 {
+		return ""
+	}
+	g.dice.Shuffle(len(cols), func(i, j int) { cols[i], cols[j] = cols[j], cols[i] })
+	x, y := ident(cols[0].name), ident(cols[1].name)
+	g.world.choice.table, g.world.choice.x, g.world.choice.y, g.world.choice.set = ident(t.name), x, y, g.settable(t)
+	return fmt.Sprintf("DROP INDEX IF EXISTS j0; DROP INDEX IF EXISTS j1; CREATE INDEX j0 ON %s(coalesce(length(%s), 4)%%5); CREATE INDEX j1 ON %[1]s(coalesce(length(%[3]s), 4)%%5); ANALYZE %[1]s; DELETE FROM sqlite_stat1 WHERE idx IN ('j0', 'j1'); "+
+		"INSERT INTO sqlite_stat1 SELECT tbl_name, name, iif(name='j%[4]d', '100000 2', '100000 50000') FROM sqlite_schema WHERE name IN ('j0', 'j1')", ident(t.name), x, y, g.n(2))
+}
+
+// planned visits rows in the order of the index that the planner chooses, and gives each another value.
+func planned(g *Generator) string {
+	c := g.world.choice
+	if c.table == "" {
+		return ""
+	}
+	return fmt.Sprintf("UPDATE OR IGNORE %s SET %s=%s WHERE coalesce(length(%s), 4)%%5 IN (3, 0, 4, 1, 2) AND coalesce(length(%s), 4)%%5 IN (2, 1, 0, 4, 3)", c.table, c.set,
+		g.pick("random()", "random()", "hex(randomblob(3))", "abs(random())%50"), c.x, c.y)
 }
 
 func lastingPragma(g *Generator) string {

@@ -59,10 +59,11 @@ type table struct {
 type world struct {
 	tables                   []table
 	views, indexes, triggers []string
+	choice                   struct{ table, x, y, set string } // two columns with an index each, and one to set
 }
 
 func (w world) clone() world {
-	return world{slices.Clone(w.tables), slices.Clone(w.views), slices.Clone(w.indexes), slices.Clone(w.triggers)}
+	return world{slices.Clone(w.tables), slices.Clone(w.views), slices.Clone(w.indexes), slices.Clone(w.triggers), w.choice}
 }
 
 // put adds t or replaces the table of that name.
@@ -72,6 +73,9 @@ func (w *world) put(t table) {
 }
 
 func (w *world) drop(name string) {
+	if w.choice.table == ident(name) {
+		w.choice.table = ""
+	}
 	w.tables = slices.DeleteFunc(slices.Clone(w.tables), func(t table) bool { return t.name == name })
 }
 
