@@ -141,6 +141,9 @@ func plainBatch(g *Generator, b *Batch) {
 	if g.chance(8) {
 		b.Statements = append(b.Statements, g.script())
 	}
+	if g.chance(8) {
+		g.some(b, wrong, 1, 1)
+	}
 }
 
 func transactionBatch(g *Generator, b *Batch) {

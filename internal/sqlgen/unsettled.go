@@ -41,7 +41,7 @@ func init() {
 // order stores what depends on the order of tables.
 func order(g *Generator) string {
 	t := g.plain()
-	return fmt.Sprintf("INSERT INTO %s(%s) SELECT name FROM %s LIMIT 5", ident(t.name), g.settable(t), g.pick("pragma_table_list", "pragma_table_list WHERE schema='main'", "pragma_function_list", "pragma_module_list", "pragma_collation_list"))
+	return fmt.Sprintf("INSERT INTO %s(%s) SELECT name FROM %s LIMIT 5", ident(t.name), g.settable(t), g.pick("pragma_table_list", "pragma_table_list WHERE schema='main'", "pragma_table_list WHERE type='table'"))
 }
 
 func orderRead(g *Generator) string {
@@ -64,7 +64,7 @@ func ofTheNode(g *Generator) string {
 		"file FROM pragma_database_list", "data_version FROM pragma_data_version", "count(*) FROM pragma_database_list", "cache_size FROM pragma_cache_size",
 		"journal_mode FROM pragma_journal_mode", "* FROM pragma_wal_autocheckpoint", "* FROM pragma_synchronous", "page_count FROM pragma_page_count",
 		"freelist_count FROM pragma_freelist_count", "* FROM pragma_temp_store", "timeout FROM pragma_busy_timeout", "group_concat(compile_options) FROM pragma_compile_options",
-		"count(*) FROM pragma_function_list", "sum(pgsize) FROM dbstat", "count(*) FROM sqlite_stmt", "schema_version FROM pragma_schema_version", "sqlite_version()"))
+		"group_concat(name) FROM pragma_function_list", "group_concat(name) FROM pragma_module_list", "sum(pgsize) FROM dbstat", "count(*) FROM sqlite_stmt", "schema_version FROM pragma_schema_version", "sqlite_version()"))
 }
 
 // excess asks for more than one statement may have.
