@@ -82,7 +82,7 @@ func differential(t *testing.T, seed uint64, entries, every int) string {
 			}
 		}
 	}
-	if got, want := checks(t, ask(t, d)), checks(t, p.ask); got != want {
+	if got, want := checks(t, askAnew(t, d)), checks(t, p.ask); got != want {
 		return fmt.Sprintf("the checks say %s, want %s", got, want)
 	}
 	return ""
@@ -309,7 +309,7 @@ func (p *reference) statement(k command.Kind, st command.Statement) (res command
 	if read {
 		sql := st.SQL
 		if i := strings.LastIndexByte(sql, ';'); st.Returning && i >= 0 && blank(sql[i:]) {
-			sql = sql[:i]
+			sql = sql[:i+1]
 		}
 		rows, err := p.query(sql, args)
 		if err != nil {
@@ -320,7 +320,7 @@ func (p *reference) statement(k command.Kind, st command.Statement) (res command
 	if st.SQL == "PRAGMA optimize" {
 		return command.Result{Error: msgOptimize}, k != command.Unified // where it can't even be prepared
 	}
-	p.counted = p.counted || counts(st.SQL)
+	p.counted = p.counted || counts(st.SQL) && p.prepares(st.SQL)
 	r, err := p.conn.ExecContext(context.Background(), st.SQL, args)
 	if err != nil {
 		return command.Result{Error: err.Error()}, true
@@ -344,6 +344,11 @@ func counts(sql string) bool {
 		first = t.kind == tokenSemicolon
 	}
 	return counts
+}
+
+func (p *reference) prepares(sql string) bool {
+	s, err := p.conn.Prepare(sql)
+	return err == nil && s.Close() == nil
 }
 
 // counters returns the counters of a result, or those of earlier entries if there are none yet.

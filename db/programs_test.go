@@ -125,6 +125,24 @@ func ask(t testing.TB, d *DB) asker {
 	}
 }
 
+// askAnew asks a database through a connection that nobody has used before.
+func askAnew(t testing.TB, d *DB) asker {
+	return func(sql string) (res command.Result) {
+		t.Helper()
+		c, err := openConn(d.path, openReadOnly, reader, d.nowhere)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if res.Rows, err = c.query(&command.Statement{SQL: sql}, false); err != nil {
+			res = command.Result{Rows: &command.Rows{}, Error: err.Error()}
+		}
+		if err := c.close(); err != nil {
+			t.Error(err)
+		}
+		return res
+	}
+}
+
 func (ask asker) rows(t testing.TB, sql string) [][]any {
 	t.Helper()
 	r := ask(sql)
