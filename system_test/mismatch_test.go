@@ -63,7 +63,7 @@ func TestMismatchIsFound(t *testing.T) {
 
 	one[0].kill() // the remedy: the node starts empty
 	one[0].forgetAll()
-	one[0].start()
+	one[0].start("-join", leader.raftAddr)
 	c.equal()
 }
 
