@@ -291,6 +291,9 @@ func (p *reference) statements(req *command.Request) {
 
 // statement runs one statement; stops says whether its error ends a transaction of the request.
 func (p *reference) statement(k command.Kind, st command.Statement) (res command.Result, stops bool) {
+	if st.SQL == "PRAGMA optimize" {
+		return command.Result{Error: msgOptimize}, k != command.Unified // where it can't even be prepared
+	}
 	read := st.Returning
 	if k == command.Unified {
 		s, err := p.conn.Prepare(st.SQL)
@@ -308,17 +311,17 @@ func (p *reference) statement(k command.Kind, st command.Statement) (res command
 	}
 	if read {
 		sql := st.SQL
-		if i := strings.LastIndexByte(sql, ';'); st.Returning && i >= 0 && blank(sql[i:]) {
-			sql = sql[:i+1]
+		for i := range sql {
+			if st.Returning && sql[i] == ';' && blank(sql[i:]) {
+				sql = sql[:i+1]
+				break
+			}
 		}
 		rows, err := p.query(sql, args)
 		if err != nil {
 			return command.Result{Rows: &command.Rows{}, Error: err.Error()}, true
 		}
 		return command.Result{Rows: rows}, false
-	}
-	if st.SQL == "PRAGMA optimize" {
-		return command.Result{Error: msgOptimize}, k != command.Unified // where it can't even be prepared
 	}
 	p.counted = p.counted || counts(st.SQL) && p.prepares(st.SQL)
 	r, err := p.conn.ExecContext(context.Background(), st.SQL, args)
