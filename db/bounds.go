@@ -44,6 +44,13 @@ func (b bounds) withDefaults() bounds {
 	}
 }
 
+// usage is what an entry has used of its bounds, in their units. Replicas use the same.
+type usage struct {
+	memory, volume int64
+	steps          int64 // in thousands
+	result         int64
+}
+
 func (c *conn) setBounds(b bounds) error {
 	c.bounds = b
 	rc := C.db_set_bounds(c.c, C.int(b.value), C.int64_t(b.memory), C.int64_t(b.volume), C.int64_t(b.steps), C.int64_t(b.result), C.int64_t(b.room))
@@ -66,6 +73,8 @@ func (c *conn) endBounds() error {
 	if C.db_end_bounds(c.c) != 0 {
 		c.tainted = true
 	}
+	b := c.c.bounds
+	c.used = usage{int64(b.run.peak), int64(b.run.volume), int64(b.steps) / 1000, int64(b.result)}
 	if !c.altered || c.tainted {
 		return nil
 	}

@@ -101,6 +101,7 @@ type conn struct {
 	tainted bool
 
 	bounds  bounds // of the writer
+	used    usage  // by the last entry
 	altered bool   // the entry has altered the schema, which SQLite may have forgotten
 }
 

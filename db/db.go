@@ -203,6 +203,10 @@ func (d *DB) openWriter() (*conn, error) {
 		err = c.exec("SELECT 1 FROM sqlite_schema LIMIT 1") // opens the WAL, so that it can be watched
 	}
 	if err == nil {
+		// Changes nothing; but memory that SQLite needs once, when it writes first, does not count for an entry.
+		err = c.exec("PRAGMA writable_schema=ON; DELETE FROM sqlite_schema WHERE rowid=-1; PRAGMA writable_schema=OFF")
+	}
+	if err == nil {
 		var mode string
 		mode, err = c.text("PRAGMA journal_mode")
 		if err == nil && mode != "wal" {
