@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	osexec "os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -280,10 +279,13 @@ func inChild(t *testing.T) bool {
 	if os.Getenv(key) != "" {
 		return true
 	}
-	cmd := osexec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.timeout=1m")
-	cmd.Env = append(os.Environ(), key+"=1")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Errorf("in a process of its own: %v\n%s", err, out)
+	p, err := os.StartProcess(os.Args[0], []string{os.Args[0], "-test.run=^" + t.Name() + "$", "-test.timeout=1m"},
+		&os.ProcAttr{Env: append(os.Environ(), key+"=1"), Files: []*os.File{nil, os.Stderr, os.Stderr}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if state, err := p.Wait(); err != nil || !state.Success() {
+		t.Errorf("in a process of its own: %v, %v", state, err)
 	}
 	return false
 }
