@@ -2,6 +2,7 @@ package db
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -75,10 +76,14 @@ func (d *DB) applyRequest(e *command.Entry) (*command.Response, error) {
 		millis = e.Time.UnixMilli() + julianEpoch
 	}
 	c := d.writer
+	if err := c.beginBounds(); err != nil {
+		return nil, err
+	}
 	c.beginEntry(millis, e.Seed)
 	r := run{c: c, req: e.Request, resp: &command.Response{}, opened: -1, watch: d.watchApply}
 	err := r.all()
 	c.endEntry()
+	err = errors.Join(err, c.endBounds())
 	if err == nil {
 		err = d.watchApply(ownWrite) // the end of a transaction
 	}
@@ -147,6 +152,7 @@ func (r *run) statement(st *command.Statement) (stop bool, err error) {
 	if err != nil {
 		res.Error = err.Error()
 		stop = stops && (r.req.Transaction || r.req.RollbackOnError)
+		r.takenBack(err, before)
 	} else if r.req.Timings {
 		res.Time = time.Since(start).Seconds()
 	}
@@ -232,18 +238,32 @@ func (r *run) closeOpen() error {
 	if !r.c.inTransaction() {
 		return nil
 	}
+	r.void(msgOpen)
+	return r.rollback()
+}
+
+// takenBack says in the results of an open transaction that a bound, met by the statement that failed with
+// err, has rolled it back. A transaction of the request itself fails in the usual way.
+func (r *run) takenBack(err error, wasOpen bool) {
+	var e *sqlError
+	if wasOpen && !r.req.Transaction && !r.c.inTransaction() && errors.As(err, &e) && e.bounded {
+		r.void(msgTakenBack)
+	}
+}
+
+// void makes msg the result of the statements of the transaction that is open.
+func (r *run) void(msg string) {
 	for i := max(r.opened, 0); i < len(r.resp.Results); i++ {
 		res := &r.resp.Results[i]
 		if res.Error != "" {
 			continue
 		}
 		wasRead := res.Rows != nil
-		*res = command.Result{Error: msgOpen}
+		*res = command.Result{Error: msg}
 		if wasRead {
 			res.Rows = &command.Rows{}
 		}
 	}
-	return r.rollback()
 }
 
 // reopenWriter replaces the connection of the writer, and with it all state that a statement may

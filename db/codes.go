@@ -45,12 +45,16 @@ var resultCodes = map[int]string{
 	11 | 2<<8: "SQLITE_CORRUPT_SEQUENCE", // a damaged sqlite_sequence table
 }
 
-// machineError says whether err is not a result. SQLITE_FULL is one only if a write
-// met a full disk: a table that has used up its AUTOINCREMENT numbers reports it too.
+// machineError says whether err is not a result. SQLITE_FULL is none only if a write
+// met a full disk: a table that has used up its AUTOINCREMENT numbers reports it too. What a bound
+// of ours has refused is a result, whatever code SQLite makes of it.
 func machineError(err error) bool {
 	e, ok := err.(*sqlError)
 	if !ok {
 		return err != nil
+	}
+	if e.bounded {
+		return false
 	}
 	if e.code == codeFull {
 		return e.full

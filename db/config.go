@@ -30,6 +30,8 @@ type Config struct {
 	// damaged. Nothing can be applied any more; the next start will restore a snapshot.
 	Damaged func(error)
 
+	bounds bounds // other than the standard ones only in tests: all nodes must agree on them
+
 	FS     vfs.FS       // for the marker and the main file; nil means vfs.OS
 	Logger *slog.Logger // nil discards
 }
@@ -41,6 +43,7 @@ func (c Config) withDefaults() (Config, error) {
 	if c.ReadersGrace < 0 {
 		return c, fmt.Errorf("ReadersGrace is %s: must not be negative", c.ReadersGrace)
 	}
+	c.bounds = c.bounds.withDefaults()
 	c.ReadersGrace = cmp.Or(c.ReadersGrace, 500*time.Millisecond)
 	c.MaxReaders = cmp.Or(c.MaxReaders, 256)
 	if c.Damaged == nil {

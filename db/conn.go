@@ -53,6 +53,8 @@ type sqlError struct {
 	code int    // extended result code
 	msg  string // SQLite's words, for the client
 	full bool   // a write met a full disk
+
+	bounded bool // by a bound that every replica meets
 }
 
 func (e *sqlError) Error() string { return e.msg }
@@ -61,8 +63,18 @@ func (e *sqlError) Error() string { return e.msg }
 // and checks the checksums of the main file.
 type shim struct{ v *C.struct_db_vfs }
 
-func newShim() (shim, error) {
-	v := C.db_vfs_new()
+// newShim makes the shim of the writer or of all other connections to the database at path.
+func newShim(path string, r role) (shim, error) {
+	if C.db_account_installed() == 0 {
+		return shim{}, errors.New("install allocator of SQLite: it has been used already")
+	}
+	cpath := C.CString(path)
+	defer C.free(unsafe.Pointer(cpath))
+	bounded := C.int(0)
+	if r == writer {
+		bounded = 1
+	}
+	v := C.db_vfs_new(cpath, bounded)
 	if v == nil {
 		return shim{}, errors.New("register SQLite VFS: out of memory or no default VFS")
 	}
@@ -87,6 +99,10 @@ type conn struct {
 	// tainted is set once a statement may have left state on the connection. Its user then
 	// replaces the connection.
 	tainted bool
+
+	bounds  bounds // of the writer
+	used    usage  // by the last entry
+	altered bool   // the entry has altered the schema, which SQLite may have forgotten
 }
 
 func openConn(path string, flags int, r role, v shim) (*conn, error) {
@@ -121,6 +137,9 @@ func (c *conn) dropCached() {
 
 // failure describes the failure of the last call, which returned rc.
 func (c *conn) failure(rc C.int) error {
+	if hit := C.db_bound_hit(c.c, rc); hit != 0 {
+		return &sqlError{code: int(rc), msg: c.boundText(hit), bounded: true}
+	}
 	if rc == codeNoMem || c.c.db == nil {
 		return errNoMemory
 	}
@@ -198,7 +217,7 @@ func (c *conn) prepare(sql string) (*stmt, string, error) {
 	if s.seen&C.SEEN_PRAGMA != 0 && c.role != classifier {
 		c.taint(s) // it may have acted already
 	}
-	if s.seen&C.SEEN_PRAGMA == 0 && len(sql) <= cachedBytes && strings.TrimSpace(tail) == "" {
+	if s.seen&C.SEEN_PRAGMA == 0 && c.c.heavy == 0 && len(sql) <= cachedBytes && strings.TrimSpace(tail) == "" {
 		s.sql = sql
 	}
 	return s, tail, nil
@@ -210,7 +229,7 @@ func (c *conn) release(s *stmt) {
 		C.db_finalize(c.c, s.s)
 		return
 	}
-	C.db_reset(s.s)
+	C.db_reset(c.c, s.s)
 	if old := c.cached[s.sql]; old != nil {
 		C.db_finalize(c.c, old.s)
 	} else if len(c.cached) >= maxCached {
@@ -244,6 +263,7 @@ func (c *conn) beforeStep(s *stmt) error {
 	c.taint(s)
 	if s.seen&C.SEEN_SCHEMA != 0 {
 		c.dropCached() // they would be prepared anew, and s.seen would not be theirs any more
+		c.altered = true
 	}
 	if s.seen&C.SEEN_CHANGES != 0 && c.role == writer {
 		if rc := C.db_zero_changes(c.c); rc != 0 {

@@ -92,10 +92,10 @@ func (d *DB) open() error {
 	if err != nil {
 		return err
 	}
-	if d.clock, err = newShim(); err != nil {
+	if d.clock, err = newShim(d.path, writer); err != nil {
 		return err
 	}
-	if d.nowhere, err = newShim(); err != nil {
+	if d.nowhere, err = newShim(d.path, reader); err != nil {
 		return err
 	}
 	d.readers = newPool(d.path, d.cfg, reader, d.nowhere, d.cfg.MaxReaders)
@@ -195,9 +195,16 @@ func (d *DB) openWriter() (*conn, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err = c.setBounds(d.cfg.bounds); err != nil {
+		return nil, errors.Join(err, c.close())
+	}
 	err = c.exec("PRAGMA synchronous=OFF; PRAGMA journal_mode=WAL; PRAGMA wal_autocheckpoint=0; " + foreignKeys(d.cfg))
 	if err == nil {
 		err = c.exec("SELECT 1 FROM sqlite_schema LIMIT 1") // opens the WAL, so that it can be watched
+	}
+	if err == nil {
+		// Changes nothing; but memory that SQLite needs once, when it writes first, does not count for an entry.
+		err = c.exec("PRAGMA writable_schema=ON; DELETE FROM sqlite_schema WHERE rowid=-1; PRAGMA writable_schema=OFF")
 	}
 	if err == nil {
 		var mode string
@@ -286,7 +293,11 @@ func (d *DB) fail(err error) error {
 	return err
 }
 
-// removeLitter removes what a crash may have left: uploads and an unfinished marker.
+// tempSuffix follows the name of the database in the names of SQLite's temporary files, which are
+// removed as soon as they are open (vfs.c).
+const tempSuffix = ".tmp-"
+
+// removeLitter removes what a crash may have left: uploads, temporary files and an unfinished marker.
 func removeLitter(fsys vfs.FS, path string) error {
 	dir := filepath.Dir(path)
 	names, err := fsys.ReadDir(dir)
@@ -294,7 +305,8 @@ func removeLitter(fsys vfs.FS, path string) error {
 		return err
 	}
 	for _, name := range names {
-		if strings.HasPrefix(name, filepath.Base(path)+loadSuffix) || name == markerName+".tmp" {
+		base := filepath.Base(path)
+		if strings.HasPrefix(name, base+loadSuffix) || strings.HasPrefix(name, base+tempSuffix) || name == markerName+".tmp" {
 			if err := removeIfExists(fsys, filepath.Join(dir, name)); err != nil {
 				return err
 			}

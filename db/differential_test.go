@@ -135,7 +135,8 @@ type reference struct {
 }
 
 func newReference(t *testing.T) *reference {
-	v, err := newShim()
+	path := filepath.Join(t.TempDir(), "plain.sqlite")
+	v, err := newShim(path, reader)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -154,7 +155,7 @@ func newReference(t *testing.T) *reference {
 		}
 		v.free()
 	})
-	return &reference{t: t, path: filepath.Join(t.TempDir(), "plain.sqlite"), vfs: fmt.Sprintf("rqlited-%p", v.v), clock: clock}
+	return &reference{t: t, path: path, vfs: fmt.Sprintf("rqlited-%p", v.v), clock: clock}
 }
 
 // ask reads the file.

@@ -14,6 +14,7 @@ const (
 	msgTransaction = "transaction control is not allowed in a query"
 	msgOptimize    = "PRAGMA optimize is not allowed, its effect depends on the node: use ANALYZE"
 	msgWrite       = "attempt to change database via query operation"
+	msgTakenBack   = "rolled back with the transaction by the failure of a later statement"
 	msgOpen        = "transaction not ended in the same request: rolled back"
 )
 

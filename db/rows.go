@@ -33,6 +33,7 @@ type columns struct {
 	types         []string // declared, in lower case; "" if there is none
 	kinds         []kind
 	derive        bool // some column has no declared type
+	bytes         int  // of all the text
 }
 
 // kind is what the declared type of a column says about its values.
@@ -84,6 +85,9 @@ func (c *conn) rows(s *stmt, qualify bool) (*command.Rows, error) {
 	if err := c.beforeStep(s); err != nil {
 		return nil, err
 	}
+	if err := c.keepColumns(s); err != nil {
+		return nil, err
+	}
 	rc := C.db_rows(c.c, s.s, batchRows, batchBytes)
 	if err := c.rowsFailed(s, rc); err != nil {
 		return nil, err
@@ -119,7 +123,7 @@ func (c *conn) rowsFailed(s *stmt, rc C.int) error {
 		return nil
 	}
 	err := c.failure(rc)
-	C.db_reset(s.s)
+	C.db_reset(c.c, s.s)
 	return err
 }
 
@@ -128,12 +132,13 @@ func (c *conn) describe(s *stmt) (*columns, error) {
 	if s.meta != nil && s.reprepared == c.c.reprepared {
 		return s.meta, nil
 	}
-	if rc := C.db_columns(c.c, s.s, 1); rc != 0 {
+	if rc := C.db_columns(c.c, s.s); rc != 0 {
 		return nil, c.failure(rc)
 	}
 	n := int(c.c.columns)
 	m := &columns{names: make([]string, n), tables: make([]string, n), types: make([]string, n), kinds: make([]kind, n)}
 	p := bytesOf(&c.c.meta)
+	m.bytes = len(p)
 	for i := range n {
 		m.names[i], p = cutText(p)
 		m.types[i], p = cutText(p)

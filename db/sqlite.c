@@ -1,4 +1,5 @@
 #include "sqlite.h"
+#include "bounds.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -38,6 +39,7 @@ WEAK int64_t sqlite3_changes64(sqlite3 *);
 WEAK int64_t sqlite3_total_changes64(sqlite3 *);
 WEAK int sqlite3_set_authorizer(sqlite3 *, int (*)(void *, int, const char *, const char *, const char *, const char *), void *);
 WEAK void sqlite3_progress_handler(sqlite3 *, int, int (*)(void *), void *);
+WEAK void sqlite3_interrupt(sqlite3 *);
 WEAK int sqlite3_busy_timeout(sqlite3 *, int);
 WEAK int sqlite3_db_config(sqlite3 *, int, ...);
 WEAK int sqlite3_extended_result_codes(sqlite3 *, int);
@@ -59,18 +61,22 @@ WEAK int sqlite3_strnicmp(const char *, const char *, int);
 
 // Numbers of sqlite3.h.
 enum {
-	OK = 0, NOMEM = 7, MISUSE = 21, ROW = 100, DONE = 101,
+	OK = 0, NOMEM = 7, INTERRUPT = 9, FULL = 13, TOOBIG = 18, MISUSE = 21, ROW = 100, DONE = 101,
 	DENY = 1, IGNORE = 2,
 	UTF8 = 1, INNOCUOUS = 0x200000, PREPARE_PERSISTENT = 1,
 	TYPE_INTEGER = 1, TYPE_FLOAT = 2, TYPE_TEXT = 3, TYPE_BLOB = 4,
-	STMTSTATUS_REPREPARE = 5, LIMIT_LENGTH = 0,
-	DBCONFIG_NO_CKPT_ON_CLOSE = 1006, DBCONFIG_WRITABLE_SCHEMA = 1011,
+	STMTSTATUS_VM_STEP = 4, STMTSTATUS_REPREPARE = 5,
+	LIMIT_LENGTH = 0, LIMIT_SQL_LENGTH = 1, LIMIT_WORKER_THREADS = 11,
+	DBCONFIG_LOOKASIDE = 1001, DBCONFIG_NO_CKPT_ON_CLOSE = 1006, DBCONFIG_WRITABLE_SCHEMA = 1011,
 };
 #define TRANSIENT ((void (*)(void *))-1)
 
 const char *db_vfs_name(struct db_vfs *v);
 void db_vfs_begin(struct db_vfs *v, int64_t clock);
+void db_vfs_room(struct db_vfs *v, int64_t room);
+int db_vfs_main_size(struct db_vfs *v, int64_t *out);
 int db_vfs_disk_full(struct db_vfs *v);
+int db_vfs_temp_full(struct db_vfs *v);
 
 // ---- What statements may do ----
 
@@ -96,6 +102,15 @@ static const char *const fixed[] = {
 	"schema_version", "hard_heap_limit", "soft_heap_limit", "temp_store_directory", "data_store_directory", NULL,
 };
 
+// PRAGMAs that would move memory to where no bound counts it. On the writer they have no effect, except to
+// make the cache smaller. None of them would outlive its entry.
+static const char *const ineffective[] = {"cache_size", "cache_spill", "temp_store", "mmap_size", "threads", NULL};
+
+static int smaller_cache(const char *name, const char *arg) {
+	long n = strtol(arg, NULL, 10); // pages, or KiB if negative
+	return sqlite3_stricmp(name, "cache_size") == 0 && n >= -2000 && n <= 100;
+}
+
 static int deny(db_conn *c, int reason) {
 	c->denied = reason;
 	return DENY;
@@ -108,6 +123,9 @@ static int authorize_pragma(db_conn *c, const char *name, const char *arg) {
 	}
 	if (c->role == ROLE_WRITER && sqlite3_stricmp(name, "optimize") == 0) {
 		return deny(c, DENIED_OPTIMIZE);
+	}
+	if (arg != NULL && c->role == ROLE_WRITER && listed(ineffective, name) && !smaller_cache(name, arg)) {
+		return IGNORE;
 	}
 	if (arg != NULL && !listed(stateless, name)) {
 		c->seen |= SEEN_STATE;
@@ -129,6 +147,9 @@ static int authorize(void *p, int action, const char *a, const char *b, const ch
 		return authorize_pragma(c, a, b);
 	case 24: // ATTACH; VACUUM attaches a file without a name, VACUUM INTO one with
 		if (c->stepping) {
+			if (c->bounds != NULL) {
+				c->bounds->replace = 1; // to read the schema again
+			}
 			return a != NULL && *a == 0 ? OK : deny(c, DENIED_VACUUM_INTO);
 		}
 		return deny(c, DENIED_ATTACH);
@@ -166,6 +187,156 @@ static int authorize(void *p, int action, const char *a, const char *b, const ch
 }
 
 static int progress(void *p) { return __atomic_load_n(&((db_conn *)p)->cancel, __ATOMIC_RELAXED); }
+
+// ---- Bounds of the writer ----
+
+enum {
+	PROGRESS_STEPS = 1000,
+	MAX_PEAK = 16 << 20, MAX_RETAINED = 1 << 20, // bytes of an entry, and after any number, that keep the connection
+	MAX_CACHED = 1 << 20,                        // bytes of a statement that may be kept
+};
+
+// count_steps is called by SQLite each so many steps of a statement.
+static int count_steps(void *p) {
+	db_conn *c = p;
+	db_bounds *b = c->bounds;
+	int64_t *steps = b->parsing ? &b->parse_steps : &b->steps;
+	*steps += PROGRESS_STEPS;
+	if (c->trusted || *steps <= b->max_steps) {
+		return 0;
+	}
+	b->hit = BOUND_STEPS;
+	return 1;
+}
+
+// db_set_bounds bounds what each entry may use on the connection of the writer.
+int db_set_bounds(db_conn *c, int value, int64_t memory, int64_t volume, int64_t steps, int64_t result, int64_t room) {
+	db_bounds *b = calloc(1, sizeof *b);
+	if (b == NULL) {
+		return NOMEM;
+	}
+	b->parse.max_live = b->run.max_live = memory;
+	b->parse.max_volume = b->run.max_volume = volume;
+	b->parse.max_file = b->run.max_file = INT64_MAX;
+	b->max_steps = steps;
+	b->max_result = result;
+	b->min_room = room;
+	c->bounds = b;
+	db_account_begin(&b->run);
+	sqlite3_limit(c->db, LIMIT_LENGTH, value);
+	sqlite3_limit(c->db, LIMIT_SQL_LENGTH, value);
+	sqlite3_limit(c->db, LIMIT_WORKER_THREADS, 0); // their memory would be on other threads
+	sqlite3_progress_handler(c->db, PROGRESS_STEPS, count_steps, c);
+	return OK;
+}
+
+// db_begin_bounds gives the entry that begins all that an entry may use.
+int db_begin_bounds(db_conn *c) {
+	db_bounds *b = c->bounds;
+	int64_t size = 0;
+	int rc = db_vfs_main_size(c->vfs, &size);
+	b->room = 2 * size > b->min_room ? 2 * size : b->min_room;
+	b->run.max_file = size + b->room;
+	b->steps = b->result = 0;
+	db_account_begin(&b->run);
+	db_vfs_room(c->vfs, b->room);
+	return rc;
+}
+
+// db_room returns the bytes of temporary files that the entry may have, and by which the database may grow.
+int64_t db_room(db_conn *c) { return c->bounds->room; }
+
+// db_end_bounds says whether the entry has left so much on the connection, or in such a state, that the
+// next one could meet a bound on it at another point than on a new connection.
+int db_end_bounds(db_conn *c) {
+	db_bounds *b = c->bounds;
+	if (b->run.live > 0) {
+		b->retained += b->run.live;
+	}
+	db_vfs_room(c->vfs, INT64_MAX);
+	return b->replace || b->run.peak > MAX_PEAK || b->retained > MAX_RETAINED;
+}
+
+// enter makes the account of the entry current, or that of a parse. What belongs to the end of a statement
+// or is our own is counted and never refused.
+static db_account *enter(db_conn *c, int parsing, int exempt) {
+	db_bounds *b = c->bounds;
+	if (b == NULL) {
+		return NULL;
+	}
+	db_account *a = &b->run;
+	if (parsing) {
+		a = &b->parse;
+		db_account_begin(a);
+		b->parse_steps = 0;
+	}
+	b->parsing = parsing;
+	if (!exempt) {
+		b->hit = a->hit = BOUND_NONE; // else it is the end of a statement, and what it has met stands
+	}
+	a->exempt = exempt;
+	return db_account_enter(a);
+}
+
+static void forget_hit(db_conn *c) {
+	if (c->bounds != NULL) {
+		c->bounds->hit = c->bounds->run.hit = BOUND_NONE;
+	}
+}
+
+static void leave(db_conn *c, db_account *outer) {
+	db_bounds *b = c->bounds;
+	if (b == NULL) {
+		return;
+	}
+	db_account_leave(outer);
+	db_account *a = b->parsing ? &b->parse : &b->run;
+	if (a->hit != BOUND_NONE) {
+		b->hit = a->hit;
+	}
+	if (db_vfs_temp_full(c->vfs)) {
+		b->hit = BOUND_TEMP;
+	}
+	b->replace |= b->hit != BOUND_NONE;
+}
+
+static int result_fits(db_conn *c, size_t n) {
+	db_bounds *b = c->bounds;
+	if (b == NULL || c->trusted || n <= (size_t)(b->max_result - b->result)) {
+		return 1;
+	}
+	b->hit = BOUND_RESULT;
+	b->replace = 1;
+	return 0;
+}
+
+// db_keep counts n bytes of the result of the entry.
+int db_keep(db_conn *c, size_t n) {
+	if (!result_fits(c, n)) {
+		return TOOBIG;
+	}
+	if (c->bounds != NULL && !c->trusted) {
+		c->bounds->result += (int64_t)n;
+	}
+	return OK;
+}
+
+// db_bound_hit says which bound has made the last call fail with the code rc; BOUND_NONE if rc has another
+// cause. SQLite reports memory that it does not get in several ways.
+int db_bound_hit(db_conn *c, int rc) {
+	int hit = c->bounds != NULL ? c->bounds->hit : BOUND_NONE;
+	switch (rc & 0xff) {
+	case NOMEM:
+		return hit == BOUND_MEMORY || hit == BOUND_STEPS || hit == BOUND_GROWTH ? hit : BOUND_NONE;
+	case INTERRUPT:
+		return hit == BOUND_STEPS || hit == BOUND_RESULT ? hit : BOUND_NONE;
+	case FULL:
+		return hit == BOUND_TEMP && !db_vfs_disk_full(c->vfs) ? hit : BOUND_NONE;
+	case TOOBIG:
+		return hit == BOUND_RESULT ? hit : BOUND_NONE;
+	}
+	return BOUND_NONE;
+}
 
 // ---- Functions that must not differ between nodes ----
 
@@ -256,7 +427,9 @@ int db_open(const char *path, int flags, int role, struct db_vfs *v, db_conn **o
 		return rc;
 	}
 	if (role == ROLE_WRITER) {
-		if ((rc = replace_functions(c)) != OK) {
+		// Memory of the connection's own would be used before what is counted, as far as it is free.
+		rc = sqlite3_db_config(c->db, DBCONFIG_LOOKASIDE, NULL, 0, 0);
+		if (rc != OK || (rc = replace_functions(c)) != OK) {
 			return rc;
 		}
 	} else {
@@ -268,6 +441,7 @@ int db_open(const char *path, int flags, int role, struct db_vfs *v, db_conn **o
 
 int db_close(db_conn *c) {
 	int rc = sqlite3_close_v2(c->db);
+	free(c->bounds);
 	free(c->buf.p);
 	free(c->meta.p);
 	free(c);
@@ -278,7 +452,10 @@ int db_close(db_conn *c) {
 int db_exec(db_conn *c, const char *sql) {
 	c->trusted = 1;
 	c->denied = DENIED_NOT;
+	db_account *outer = enter(c, 0, 1);
+	forget_hit(c);
 	int rc = sqlite3_exec(c->db, sql, NULL, NULL, NULL);
+	leave(c, outer);
 	c->trusted = 0;
 	c->autocommit = sqlite3_get_autocommit(c->db);
 	return rc;
@@ -288,26 +465,33 @@ int db_prepare(db_conn *c, const char *sql, int n) {
 	const char *tail = sql;
 	c->seen = 0;
 	c->denied = DENIED_NOT;
+	db_account *outer = enter(c, 1, c->trusted);
 	int rc = sqlite3_prepare_v3(c->db, sql, n, PREPARE_PERSISTENT, &c->stmt, &tail);
+	leave(c, outer);
 	c->tail = tail != NULL && tail > sql ? (int)(tail - sql) : n;
 	if (rc == OK && c->stmt != NULL) {
 		c->columns = sqlite3_column_count(c->stmt);
 		c->params = sqlite3_bind_parameter_count(c->stmt);
 		c->readonly = sqlite3_stmt_readonly(c->stmt);
 		c->explain = sqlite3_stmt_isexplain(c->stmt);
+		c->heavy = c->bounds != NULL && c->bounds->parse.live > MAX_CACHED;
 	}
 	return rc;
 }
 
 int db_finalize(db_conn *c, sqlite3_stmt *s) {
-	(void)c;
-	return sqlite3_finalize(s);
+	db_account *outer = enter(c, 0, 1);
+	int rc = sqlite3_finalize(s);
+	leave(c, outer);
+	return rc;
 }
 
 static int step(db_conn *c, sqlite3_stmt *s) {
 	c->denied = DENIED_NOT;
 	c->stepping = 1;
+	db_account *outer = enter(c, 0, c->trusted);
 	int rc = sqlite3_step(s);
+	leave(c, outer);
 	c->stepping = 0;
 	return rc;
 }
@@ -331,20 +515,18 @@ int db_run(db_conn *c, sqlite3_stmt *s, int once) {
 		rc = step(c, s);
 	}
 	int denied = c->denied;
-	if (rc == ROW || rc == DONE) {
-		rc = sqlite3_reset(s);
-	} else {
-		sqlite3_reset(s);
-	}
+	int reset = db_reset(c, s);
 	c->denied = denied;
-	sqlite3_clear_bindings(s);
 	counters(c);
-	return rc;
+	return rc == ROW || rc == DONE ? reset : rc;
 }
 
-int db_reset(sqlite3_stmt *s) {
+int db_reset(db_conn *c, sqlite3_stmt *s) {
+	db_account *outer = enter(c, 0, 1);
 	int rc = sqlite3_reset(s);
 	sqlite3_clear_bindings(s);
+	leave(c, outer);
+	sqlite3_stmt_status(s, STMTSTATUS_VM_STEP, 1); // so that count_steps is called at the same steps of each run
 	return rc;
 }
 
@@ -381,9 +563,26 @@ static int put(db_buf *b, int type, const void *p, size_t n, int with_length) {
 	return OK;
 }
 
-static int put_value(db_buf *b, sqlite3_stmt *s, int i) {
+// Sizes of the values that Go makes of a row.
+enum { GO_ROW = 24, GO_VALUE = 16, GO_NUMBER = 8, GO_TEXT = 24 };
+
+static int put_value(db_conn *c, sqlite3_stmt *s, int i) {
+	db_buf *b = &c->buf;
 	int type = sqlite3_column_type(s, i);
-	const void *p;
+	size_t n = 0;
+	const void *p = NULL;
+	if (type == TYPE_TEXT && (p = sqlite3_column_text(s, i)) == NULL) {
+		return NOMEM;
+	}
+	if (type == TYPE_BLOB) {
+		p = sqlite3_column_blob(s, i); // NULL if empty
+	}
+	if (type == TYPE_TEXT || type == TYPE_BLOB) {
+		n = (size_t)sqlite3_column_bytes(s, i);
+	}
+	if (db_keep(c, GO_VALUE + (p != NULL ? GO_TEXT + n : GO_NUMBER)) != OK) {
+		return TOOBIG;
+	}
 	switch (type) {
 	case TYPE_INTEGER: {
 		int64_t v = sqlite3_column_int64(s, i);
@@ -394,15 +593,21 @@ static int put_value(db_buf *b, sqlite3_stmt *s, int i) {
 		return put(b, type, &v, 8, 0);
 	}
 	case TYPE_TEXT:
-		if ((p = sqlite3_column_text(s, i)) == NULL) {
-			return NOMEM;
-		}
-		return put(b, type, p, (size_t)sqlite3_column_bytes(s, i), 1);
 	case TYPE_BLOB:
-		p = sqlite3_column_blob(s, i); // NULL if empty
-		return put(b, type, p, (size_t)sqlite3_column_bytes(s, i), 1);
+		return put(b, type, p, n, 1);
 	}
 	return put(b, type, NULL, 0, 0);
+}
+
+static int put_row(db_conn *c, sqlite3_stmt *s) {
+	db_account *outer = enter(c, 0, c->trusted);
+	int n = sqlite3_column_count(s);
+	int rc = db_keep(c, GO_ROW);
+	for (int i = 0; i < n && rc == OK; i++) {
+		rc = put_value(c, s, i);
+	}
+	leave(c, outer);
+	return rc;
 }
 
 // db_rows steps until it has enough rows or bytes and leaves them in buf: ROW means that there are
@@ -417,11 +622,16 @@ int db_rows(db_conn *c, sqlite3_stmt *s, int max_rows, size_t max_bytes) {
 	c->buf.n = 0;
 	c->rows = 0;
 	while (c->rows < max_rows && c->buf.n < max_bytes && (rc = step(c, s)) == ROW) {
-		int n = sqlite3_column_count(s);
-		for (int i = 0; i < n; i++) {
-			if (put_value(&c->buf, s, i) != OK) {
-				return NOMEM;
-			}
+		int put = put_row(c, s);
+		if (put == TOOBIG) {
+			// To reset the statement would commit it. An interrupt takes it back.
+			sqlite3_interrupt(c->db);
+			rc = step(c, s);
+			c->bounds->hit = BOUND_RESULT;
+			break;
+		}
+		if (put != OK) {
+			return put;
 		}
 		c->rows++;
 	}
@@ -431,21 +641,25 @@ int db_rows(db_conn *c, sqlite3_stmt *s, int max_rows, size_t max_bytes) {
 	return rc;
 }
 
-static int put_name(db_buf *b, const char *name) {
-	return name == NULL ? put(b, 0, NULL, 0, 1) : put(b, TYPE_TEXT, name, strlen(name), 1);
+static int put_name(db_conn *c, const char *name) {
+	size_t n = name == NULL ? 0 : strlen(name);
+	if (!result_fits(c, c->meta.n + n)) {
+		return TOOBIG;
+	}
+	return put(&c->meta, name == NULL ? 0 : TYPE_TEXT, name, n, 1);
 }
 
-// db_columns leaves name, declared type and, if asked for, origin table of each column in meta.
-int db_columns(db_conn *c, sqlite3_stmt *s, int with_table) {
+// db_columns leaves name, declared type and origin table of each column in meta.
+int db_columns(db_conn *c, sqlite3_stmt *s) {
 	c->meta.n = 0;
 	c->columns = sqlite3_column_count(s);
-	for (int i = 0; i < c->columns; i++) {
-		if (put_name(&c->meta, sqlite3_column_name(s, i)) != OK || put_name(&c->meta, sqlite3_column_decltype(s, i)) != OK ||
-			(with_table && put_name(&c->meta, sqlite3_column_table_name(s, i)) != OK)) {
-			return NOMEM;
-		}
+	c->reprepared = (unsigned)sqlite3_stmt_status(s, STMTSTATUS_REPREPARE, 0);
+	int rc = OK;
+	for (int i = 0; i < 3 * c->columns && rc == OK; i++) {
+		int n = i / 3;
+		rc = put_name(c, i % 3 == 0 ? sqlite3_column_name(s, n) : i % 3 == 1 ? sqlite3_column_decltype(s, n) : sqlite3_column_table_name(s, n));
 	}
-	return OK;
+	return rc;
 }
 
 int db_bind_text(sqlite3_stmt *s, int i, const char *p, size_t n) {

@@ -41,11 +41,13 @@ typedef struct {
 
 struct db_vfs;
 struct db_sums;
+struct db_bounds;
 
 // One connection. It is used by one goroutine at a time, except cancel.
 typedef struct {
 	sqlite3 *db;
 	struct db_vfs *vfs; // clock of the writer; NULL for a reader
+	struct db_bounds *bounds; // of the writer; NULL for a reader
 	int role;
 	int trusted;  // our own statements: the authorizer lets everything pass
 	int stepping; // sqlite3_step is running
@@ -62,6 +64,7 @@ typedef struct {
 	sqlite3_stmt *stmt;
 	int tail; // bytes of the text that db_prepare has consumed
 	int columns, params, readonly, explain;
+	int heavy; // what was prepared needs too much memory to be kept
 	int autocommit;
 	int64_t rowid, changes;
 	int64_t carried_rowid, carried_changes; // what they were when the last entry ended
@@ -87,18 +90,25 @@ int db_prepare(db_conn *c, const char *sql, int n);
 int db_finalize(db_conn *c, sqlite3_stmt *s);
 int db_run(db_conn *c, sqlite3_stmt *s, int once);
 int db_rows(db_conn *c, sqlite3_stmt *s, int max_rows, size_t max_bytes);
-int db_columns(db_conn *c, sqlite3_stmt *s, int with_table);
-int db_reset(sqlite3_stmt *s);
+int db_columns(db_conn *c, sqlite3_stmt *s);
+int db_reset(db_conn *c, sqlite3_stmt *s);
 void db_begin_entry(db_conn *c, int64_t clock, uint64_t seed);
 int db_zero_changes(db_conn *c);
 void db_end_entry(db_conn *c);
 int db_checkpoint(db_conn *c, int mode, int timeout_ms, int *log, int *moved);
 int db_disk_full(db_conn *c);
+int db_begin_bounds(db_conn *c);
+int db_end_bounds(db_conn *c);
+int db_bound_hit(db_conn *c, int rc);
+int db_keep(db_conn *c, size_t n);
+int64_t db_room(db_conn *c);
+int db_set_bounds(db_conn *c, int value, int64_t memory, int64_t volume, int64_t steps, int64_t result, int64_t room);
 int db_wal_view(sqlite3 *db, db_view *out);
 int db_bind_text(sqlite3_stmt *s, int i, const char *p, size_t n);
 int db_bind_blob(sqlite3_stmt *s, int i, const void *p, size_t n);
 
-struct db_vfs *db_vfs_new(void);
+struct db_vfs *db_vfs_new(const char *path, int bounded);
+int db_account_installed(void);
 void db_vfs_free(struct db_vfs *v);
 void db_vfs_use(struct db_vfs *v, struct db_sums *s);
 

@@ -1,6 +1,7 @@
-// A SQLite VFS over the default one. It differs in three things: it answers what time it is from the
-// log entry being applied, it notices when a write meets a full disk, and it keeps and checks
-// the checksums of the pages of the main file.
+// A SQLite VFS over the default one. It differs in four things: it answers what time it is from the
+// log entry being applied, it notices when a write meets a full disk, it keeps and checks
+// the checksums of the pages of the main file, and it keeps temporary files beside the database and their
+// size, as far as it is the writer's, within a bound.
 
 #include "sqlite.h"
 #include "sums.h"
@@ -24,7 +25,9 @@ struct sqlite3_io_methods {
 	int (*xRead)(sqlite3_file *, void *, int, int64_t);
 	int (*xWrite)(sqlite3_file *, const void *, int, int64_t);
 	int (*xTruncate)(sqlite3_file *, int64_t);
-	void (*others[8])(void);
+	int (*xSync)(sqlite3_file *, int);
+	int (*xFileSize)(sqlite3_file *, int64_t *);
+	void (*others[6])(void);
 	int (*xShmMap)(sqlite3_file *, int, int, int, void volatile **); // from version 2 on
 	void (*more[5])(void);                                           // from version 2 and 3 on
 };
@@ -60,7 +63,10 @@ int sqlite3_vfs_unregister(sqlite3_vfs *);
 int sqlite3_file_control(sqlite3 *, const char *, int, void *);
 
 enum { OK = 0, NOMEM = 7, CORRUPT = 11, FULL = 13, CANTOPEN = 14, IOERR_SHORT_READ = 10 | 2 << 8, OPEN_MAIN_DB = 0x100 };
+#define TEMP_SUFFIX ".tmp-" // as in removeLitter
 enum { FCNTL_FILE_POINTER = 7, SHM_REGION = 32768 };
+
+typedef enum { OTHER_FILE, MAIN_FILE, TEMP_FILE } file_kind;
 
 // The methods of a file with some replaced. The default VFS has one set for database files and
 // one for files that need no locks; with many more the detection of a full disk would be
@@ -69,16 +75,21 @@ typedef struct {
 	sqlite3_io_methods m; // first: a file's pMethods leads here
 	const sqlite3_io_methods *real;
 	struct db_vfs *vfs;
-	int is_main;
+	file_kind kind;
 } db_methods;
 
-enum { METHOD_SETS = 8 };
+enum { METHOD_SETS = 12 };
 
 struct db_vfs {
 	sqlite3_vfs base; // first: SQLite hands back a pointer to it
 	sqlite3_vfs *real;
 	int64_t clock; // milliseconds since the Julian epoch; 0 is the real time
 	int disk_full;
+	int bounded;                  // it is the writer's alone; so are the next four
+	int64_t temp_room, temp_used; // bytes of temporary files: bound and sum
+	int temp_full;                // the bound was met
+	sqlite3_file *main;           // of the connection that was opened last
+	char *path;                   // of the database
 	char name[40];
 	pthread_mutex_t mu;
 	db_methods sets[METHOD_SETS]; // under mu until a file uses them
@@ -89,6 +100,8 @@ struct db_vfs {
 // that it had.
 typedef struct {
 	struct db_sums *sums;
+	char *temp_name;   // of a temporary file, for as long as it is open
+	int64_t temp_size; // bytes
 } db_extra;
 
 static const db_methods *methods(sqlite3_file *f) { return (const db_methods *)f->pMethods; }
@@ -201,21 +214,82 @@ static int main_truncate(sqlite3_file *f, int64_t n) {
 
 static int main_close(sqlite3_file *f) {
 	struct db_sums *s = extra(f)->sums;
+	struct db_vfs *v = methods(f)->vfs;
+	if (v->bounded && v->main == f) {
+		v->main = NULL;
+	}
 	int rc = methods(f)->real->xClose(f);
 	db_sums_unref(s);
 	return rc;
 }
 
+// ---- Temporary files ----
+
+static void temp_resize(sqlite3_file *f, int64_t size) {
+	methods(f)->vfs->temp_used += size - extra(f)->temp_size;
+	extra(f)->temp_size = size;
+}
+
+// temp_write counts a file as large as the end of what was written to it, holes included.
+static int temp_write(sqlite3_file *f, const void *p, int n, int64_t off) {
+	struct db_vfs *v = methods(f)->vfs;
+	int64_t more = off + n - extra(f)->temp_size;
+	if (v->bounded && more > 0 && v->temp_used + more > v->temp_room) {
+		v->temp_full = 1;
+		return FULL;
+	}
+	int rc = vfs_write(f, p, n, off);
+	if (v->bounded && rc == OK && more > 0) {
+		temp_resize(f, off + n);
+	}
+	return rc;
+}
+
+static int temp_truncate(sqlite3_file *f, int64_t n) {
+	int rc = methods(f)->real->xTruncate(f, n);
+	if (methods(f)->vfs->bounded && rc == OK && n < extra(f)->temp_size) {
+		temp_resize(f, n);
+	}
+	return rc;
+}
+
+static int temp_close(sqlite3_file *f) {
+	if (methods(f)->vfs->bounded) {
+		temp_resize(f, 0);
+	}
+	char *name = extra(f)->temp_name;
+	int rc = methods(f)->real->xClose(f);
+	free(name);
+	return rc;
+}
+
+// temp_name makes the name of a temporary file: beside the database, where the operator has provided space,
+// and such that what a crash leaves is known as litter.
+static char *temp_name(struct db_vfs *v) {
+	static uint64_t number;
+	size_t n = strlen(v->path) + 32;
+	char *name = malloc(n);
+	if (name != NULL) {
+		snprintf(name, n, "%s" TEMP_SUFFIX "%llu", v->path, (unsigned long long)__atomic_add_fetch(&number, 1, __ATOMIC_RELAXED));
+	}
+	return name;
+}
+
 // ---- Opening ----
 
-static void fill_methods(db_methods *set, struct db_vfs *v, const sqlite3_io_methods *real, int is_main) {
+static void fill_methods(db_methods *set, struct db_vfs *v, const sqlite3_io_methods *real, file_kind kind) {
 	// Older versions have fewer methods, all of which SQLite's own VFS leaves in place.
 	memcpy(&set->m, real, sizeof set->m);
 	set->real = real;
 	set->vfs = v;
-	set->is_main = is_main;
+	set->kind = kind;
 	set->m.xWrite = vfs_write;
-	if (is_main) {
+	if (kind == TEMP_FILE) {
+		set->m.xWrite = temp_write;
+		set->m.xTruncate = temp_truncate;
+		set->m.xClose = temp_close;
+	}
+	if (kind == MAIN_FILE) {
 		set->m.xRead = main_read;
 		set->m.xWrite = main_write;
 		set->m.xTruncate = main_truncate;
@@ -226,15 +300,15 @@ static void fill_methods(db_methods *set, struct db_vfs *v, const sqlite3_io_met
 	}
 }
 
-static const sqlite3_io_methods *methods_for(struct db_vfs *v, const sqlite3_io_methods *real, int is_main) {
+static const sqlite3_io_methods *methods_for(struct db_vfs *v, const sqlite3_io_methods *real, file_kind kind) {
 	const sqlite3_io_methods *found = NULL;
 	pthread_mutex_lock(&v->mu);
 	for (int i = 0; i < METHOD_SETS && found == NULL && real->iVersion <= 3; i++) {
 		db_methods *set = &v->sets[i];
 		if (set->real == NULL) {
-			fill_methods(set, v, real, is_main);
+			fill_methods(set, v, real, kind);
 		}
-		if (set->real == real && set->is_main == is_main) {
+		if (set->real == real && set->kind == kind) {
 			found = &set->m;
 		}
 	}
@@ -244,21 +318,33 @@ static const sqlite3_io_methods *methods_for(struct db_vfs *v, const sqlite3_io_
 
 static int vfs_open(sqlite3_vfs *base, const char *name, sqlite3_file *f, int flags, int *out) {
 	struct db_vfs *v = (struct db_vfs *)base;
+	file_kind kind = (flags & OPEN_MAIN_DB) != 0 ? MAIN_FILE : name == NULL ? TEMP_FILE : OTHER_FILE;
+	char *temp = NULL;
+	if (kind == TEMP_FILE && (name = temp = temp_name(v)) == NULL) {
+		f->pMethods = NULL;
+		return NOMEM;
+	}
 	int rc = v->real->xOpen(v->real, name, f, flags, out);
 	if (rc != OK || f->pMethods == NULL) {
+		free(temp);
 		return rc;
 	}
-	int is_main = (flags & OPEN_MAIN_DB) != 0;
-	const sqlite3_io_methods *m = methods_for(v, f->pMethods, is_main);
+	const sqlite3_io_methods *m = methods_for(v, f->pMethods, kind);
 	if (m == NULL) {
 		f->pMethods->xClose(f);
 		f->pMethods = NULL;
+		free(temp);
 		return CANTOPEN;
 	}
 	f->pMethods = m;
-	if (is_main) {
+	memset(extra(f), 0, sizeof(db_extra));
+	extra(f)->temp_name = temp;
+	if (kind == MAIN_FILE) {
 		db_sums_ref(v->sums);
 		extra(f)->sums = v->sums;
+		if (v->bounded) {
+			v->main = f;
+		}
 	}
 	return OK;
 }
@@ -281,13 +367,18 @@ static int vfs_time(sqlite3_vfs *base, double *now) {
 
 // db_vfs_new registers a VFS of its own, so that two databases in one process have two clocks, and
 // the readers of a database the real one. It returns NULL without memory or without a suitable default VFS.
-struct db_vfs *db_vfs_new(void) {
+struct db_vfs *db_vfs_new(const char *path, int bounded) {
 	sqlite3_vfs *real = sqlite3_vfs_find(NULL);
 	struct db_vfs *v = calloc(1, sizeof *v);
-	if (v == NULL || real == NULL || real->iVersion < 2 || pthread_mutex_init(&v->mu, NULL) != 0) {
+	char *copy = strdup(path);
+	if (v == NULL || copy == NULL || real == NULL || real->iVersion < 2 || pthread_mutex_init(&v->mu, NULL) != 0) {
+		free(copy);
 		free(v);
 		return NULL;
 	}
+	v->path = copy;
+	v->bounded = bounded;
+	v->temp_room = INT64_MAX;
 	v->real = real;
 	v->base = *real; // the other methods find what they need in pAppData
 	v->base.szOsFile += (int)sizeof(db_extra);
@@ -299,6 +390,7 @@ struct db_vfs *db_vfs_new(void) {
 	snprintf(v->name, sizeof v->name, "rqlited-%p", (void *)v);
 	if (sqlite3_vfs_register(&v->base, 0) != OK) {
 		pthread_mutex_destroy(&v->mu);
+		free(copy);
 		free(v);
 		return NULL;
 	}
@@ -309,6 +401,7 @@ void db_vfs_free(struct db_vfs *v) {
 	sqlite3_vfs_unregister(&v->base);
 	pthread_mutex_destroy(&v->mu);
 	db_sums_unref(v->sums);
+	free(v->path);
 	free(v);
 }
 
@@ -328,6 +421,33 @@ void db_vfs_begin(struct db_vfs *v, int64_t clock) {
 }
 
 int db_vfs_disk_full(struct db_vfs *v) { return v->disk_full; }
+
+// db_vfs_room says how many bytes the temporary files may have together.
+void db_vfs_room(struct db_vfs *v, int64_t room) { v->temp_room = room; }
+
+// db_vfs_temp_full says whether they would have had more since it was asked last.
+int db_vfs_temp_full(struct db_vfs *v) {
+	int full = v->temp_full;
+	v->temp_full = 0;
+	return full;
+}
+
+// db_vfs_main_size leaves the size of the database in bytes, as of its last commit, in out. It is that in the
+// WAL-index, or if there has been no commit since the WAL was opened, that of the file.
+int db_vfs_main_size(struct db_vfs *v, int64_t *out) {
+	void volatile *region = NULL;
+	if (v->main == NULL || v->main->pMethods->iVersion < 2) {
+		return CANTOPEN;
+	}
+	int rc = v->main->pMethods->xShmMap(v->main, 0, SHM_REGION, 0, &region);
+	if (rc != OK || region == NULL) {
+		return rc != OK ? rc : CANTOPEN;
+	}
+	const uint32_t *words = (const uint32_t *)region;
+	uint16_t size = ((const uint16_t *)region)[7];
+	*out = (int64_t)words[5] * (size == 1 ? 65536 : size);
+	return *out > 0 ? OK : v->main->pMethods->xFileSize(v->main, out);
+}
 
 // db_wal_view copies what the WAL-index in shared memory says about the WAL. The layout is that of SQLite's
 // file format document; all processes that have the database open see the same.
