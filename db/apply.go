@@ -2,6 +2,7 @@ package db
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -75,10 +76,14 @@ func (d *DB) applyRequest(e *command.Entry) (*command.Response, error) {
 		millis = e.Time.UnixMilli() + julianEpoch
 	}
 	c := d.writer
+	if err := c.setForeignKeys(e.ForeignKeys, d.cfg.ForeignKeys); err != nil {
+		return nil, err
+	}
 	c.beginEntry(millis, e.Seed)
 	r := run{c: c, req: e.Request, resp: &command.Response{}, opened: -1, watch: d.watchApply}
 	err := r.all()
 	c.endEntry()
+	c.endUndone()
 	if err == nil {
 		err = d.watchApply(ownWrite) // the end of a transaction
 	}
@@ -145,6 +150,7 @@ func (r *run) statement(st *command.Statement) (stop bool, err error) {
 		return false, err
 	}
 	if err != nil {
+		r.failed(err)
 		res.Error = err.Error()
 		stop = stops && (r.req.Transaction || r.req.RollbackOnError)
 	} else if r.req.Timings {
@@ -223,6 +229,7 @@ func (r *run) rollback() error {
 	if !r.c.inTransaction() {
 		return nil
 	}
+	r.c.undone = true
 	return r.c.exec("ROLLBACK")
 }
 
@@ -232,18 +239,32 @@ func (r *run) closeOpen() error {
 	if !r.c.inTransaction() {
 		return nil
 	}
-	for i := max(r.opened, 0); i < len(r.resp.Results); i++ {
+	r.takeBack(max(r.opened, 0), msgOpen)
+	return r.rollback()
+}
+
+// takeBack says of the results from number i on that nothing of them is left.
+func (r *run) takeBack(i int, msg string) {
+	for ; i < len(r.resp.Results); i++ {
 		res := &r.resp.Results[i]
 		if res.Error != "" {
 			continue
 		}
 		wasRead := res.Rows != nil
-		*res = command.Result{Error: msgOpen}
+		*res = command.Result{Error: msg}
 		if wasRead {
 			res.Rows = &command.Rows{}
 		}
 	}
-	return r.rollback()
+}
+
+// failed notes what the failure of a statement has done to those before it.
+func (r *run) failed(err error) {
+	r.c.undone = true
+	var e *sqlError
+	if errors.As(err, &e) && e.undone && r.opened >= 0 {
+		r.takeBack(r.opened, msgTakenBack)
+	}
 }
 
 // reopenWriter replaces the connection of the writer, and with it all state that a statement may
@@ -254,6 +275,7 @@ func (d *DB) reopenWriter() error {
 		return err
 	}
 	old := d.writer
+	c.c.record_targets = old.c.record_targets
 	c.c.carried_rowid, c.c.carried_changes = old.c.carried_rowid, old.c.carried_changes
 	d.writer = c
 	return old.close()

@@ -1,4 +1,4 @@
-#include "sqlite.h"
+#include "equal.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -41,6 +41,7 @@ WEAK void sqlite3_progress_handler(sqlite3 *, int, int (*)(void *), void *);
 WEAK int sqlite3_busy_timeout(sqlite3 *, int);
 WEAK int sqlite3_db_config(sqlite3 *, int, ...);
 WEAK int sqlite3_extended_result_codes(sqlite3 *, int);
+WEAK int sqlite3_table_column_metadata(sqlite3 *, const char *, const char *, const char *, const char **, const char **, int *, int *, int *);
 WEAK int sqlite3_create_function(sqlite3 *, const char *, int, int, void *, void (*)(sqlite3_context *, int, sqlite3_value **),
 	void (*)(sqlite3_context *, int, sqlite3_value **), void (*)(sqlite3_context *));
 WEAK void *sqlite3_user_data(sqlite3_context *);
@@ -63,8 +64,8 @@ enum {
 	DENY = 1, IGNORE = 2,
 	UTF8 = 1, INNOCUOUS = 0x200000, PREPARE_PERSISTENT = 1,
 	TYPE_INTEGER = 1, TYPE_FLOAT = 2, TYPE_TEXT = 3, TYPE_BLOB = 4,
-	STMTSTATUS_REPREPARE = 5, LIMIT_LENGTH = 0,
-	DBCONFIG_NO_CKPT_ON_CLOSE = 1006, DBCONFIG_WRITABLE_SCHEMA = 1011,
+	STMTSTATUS_REPREPARE = 5, LIMIT_LENGTH = 0, AUTH = 23,
+	DBCONFIG_ENABLE_FKEY = 1002, DBCONFIG_NO_CKPT_ON_CLOSE = 1006, DBCONFIG_WRITABLE_SCHEMA = 1011,
 };
 #define TRANSIENT ((void (*)(void *))-1)
 
@@ -118,6 +119,19 @@ static int authorize_pragma(db_conn *c, const char *name, const char *arg) {
 	return OK;
 }
 
+// see_read notes what a table that is read tells of.
+static void see_read(db_conn *c, const char *table) {
+	if (db_local_table(table)) {
+		if (sqlite3_table_column_metadata(c->db, NULL, table, NULL, NULL, NULL, NULL, NULL, NULL) == OK) {
+			return; // a table of the client's that has the same name
+		}
+		c->seen |= SEEN_LOCAL;
+		strncpy(c->local, table, sizeof c->local - 1);
+	} else if (sqlite3_stricmp(table, "pragma_table_info") == 0 || sqlite3_stricmp(table, "pragma_table_xinfo") == 0) {
+		c->seen |= SEEN_COLUMNS;
+	}
+}
+
 static int authorize(void *p, int action, const char *a, const char *b, const char *schema, const char *trigger) {
 	db_conn *c = p;
 	(void)trigger;
@@ -125,6 +139,17 @@ static int authorize(void *p, int action, const char *a, const char *b, const ch
 		return OK;
 	}
 	switch (action) {
+	case 20: // READ
+		if (a != NULL) {
+			see_read(c, a);
+		}
+		return OK;
+	case 21: // SELECT
+		c->seen |= SEEN_SELECT;
+		return OK;
+	case 28: // ANALYZE; what it has found stays with the connection, also if it is rolled back
+		c->seen |= SEEN_STATE | SEEN_INSERT | SEEN_ANALYZE;
+		return OK;
 	case 19: // PRAGMA
 		return authorize_pragma(c, a, b);
 	case 24: // ATTACH; VACUUM attaches a file without a name, VACUUM INTO one with
@@ -137,12 +162,22 @@ static int authorize(void *p, int action, const char *a, const char *b, const ch
 	case 22: // BEGIN, COMMIT, ROLLBACK
 	case 32: // SAVEPOINT, RELEASE, ROLLBACK TO
 		c->seen |= SEEN_TRANSACTION;
+		if (a != NULL && sqlite3_stricmp(a, "ROLLBACK") == 0) {
+			c->seen |= SEEN_ROLLBACK;
+		}
 		return c->role == ROLE_READER && !c->stepping ? deny(c, DENIED_TRANSACTION) : OK;
+	case 2: // CREATE TABLE
+		c->seen |= SEEN_TABLE;
+		return OK;
 	case 3: case 4: case 5: case 6:     // CREATE TEMP INDEX, TABLE, TRIGGER, VIEW
 	case 12: case 13: case 14: case 15: // DROP TEMP …
-		c->seen |= SEEN_STATE;
+		c->seen |= SEEN_STATE | (action == 4 ? SEEN_TABLE : 0);
 		return OK;
 	case 29: // CREATE VIRTUAL TABLE
+		if (b != NULL && db_local_table(b)) {
+			c->seen |= SEEN_LOCAL;
+			strncpy(c->local, b, sizeof c->local - 1);
+		}
 		if (schema != NULL && sqlite3_stricmp(schema, "temp") == 0) {
 			c->seen |= SEEN_STATE;
 		}
@@ -150,17 +185,24 @@ static int authorize(void *p, int action, const char *a, const char *b, const ch
 	case 9: case 18: case 23: // DELETE, INSERT, UPDATE
 		// The planner would learn these at the next opening only, which is not at the same time
 		// on all nodes.
+		c->seen |= action == 18 ? SEEN_INSERT : 0;
+		if (c->record_targets && !c->stepping && a != NULL && schema != NULL && !db_list_add(&c->targets, action, schema, a)) {
+			c->out_of_memory = 1;
+			return DENY;
+		}
 		if (a != NULL && sqlite3_strnicmp(a, "sqlite_stat", 11) == 0) {
-			c->seen |= SEEN_STATE;
+			c->seen |= SEEN_STATE | SEEN_COUNTED;
 		} else if (a != NULL && sqlite3_stricmp(a, "sqlite_master") == 0) {
 			c->seen |= SEEN_SCHEMA;
+		} else if (a != NULL && sqlite3_stricmp(a, "sqlite_temp_master") != 0) {
+			c->seen |= SEEN_COUNTED;
 		}
 		return OK;
 	case 31: // a call of a function
 		if (b != NULL && sqlite3_stricmp(b, "changes") == 0) {
 			c->seen |= SEEN_CHANGES;
 		}
-		return OK;
+		return b != NULL && sqlite3_stricmp(b, "fts3_tokenizer") == 0 ? deny(c, DENIED_TOKENIZER) : OK;
 	}
 	return OK;
 }
@@ -246,6 +288,7 @@ int db_open(const char *path, int flags, int role, struct db_vfs *v, db_conn **o
 	}
 	c->role = role;
 	c->vfs = v;
+	db_local_time();
 	int rc = sqlite3_open_v2(path, &c->db, flags, db_vfs_name(v));
 	if (rc != OK) {
 		return rc;
@@ -255,10 +298,14 @@ int db_open(const char *path, int flags, int role, struct db_vfs *v, db_conn **o
 	if ((rc = sqlite3_db_config(c->db, DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL)) != OK) {
 		return rc;
 	}
+	if ((rc = db_local_functions(c)) != OK) {
+		return rc;
+	}
 	if (role == ROLE_WRITER) {
 		if ((rc = replace_functions(c)) != OK) {
 			return rc;
 		}
+		db_watch_rowids(c);
 	} else {
 		sqlite3_progress_handler(c->db, 1000, progress, c);
 	}
@@ -270,6 +317,8 @@ int db_close(db_conn *c) {
 	int rc = sqlite3_close_v2(c->db);
 	free(c->buf.p);
 	free(c->meta.p);
+	db_list_free(&c->counting);
+	db_list_free(&c->targets);
 	free(c);
 	return rc;
 }
@@ -288,13 +337,28 @@ int db_prepare(db_conn *c, const char *sql, int n) {
 	const char *tail = sql;
 	c->seen = 0;
 	c->denied = DENIED_NOT;
+	if (!c->trusted) {
+		db_list_free(&c->targets);
+	}
+	db_local_time_is_utc(c->utc);
 	int rc = sqlite3_prepare_v3(c->db, sql, n, PREPARE_PERSISTENT, &c->stmt, &tail);
+	db_local_time_is_utc(0);
+	if (c->out_of_memory) {
+		c->out_of_memory = 0;
+		rc = NOMEM;
+	}
 	c->tail = tail != NULL && tail > sql ? (int)(tail - sql) : n;
 	if (rc == OK && c->stmt != NULL) {
 		c->columns = sqlite3_column_count(c->stmt);
 		c->params = sqlite3_bind_parameter_count(c->stmt);
 		c->readonly = sqlite3_stmt_readonly(c->stmt);
 		c->explain = sqlite3_stmt_isexplain(c->stmt);
+	}
+	if (rc == OK && c->stmt != NULL && c->role == ROLE_WRITER && (c->seen & SEEN_LOCAL) && !c->readonly && !c->explain) {
+		sqlite3_finalize(c->stmt);
+		c->stmt = NULL;
+		c->denied = DENIED_LOCAL;
+		return AUTH;
 	}
 	return rc;
 }
@@ -307,14 +371,20 @@ int db_finalize(db_conn *c, sqlite3_stmt *s) {
 static int step(db_conn *c, sqlite3_stmt *s) {
 	c->denied = DENIED_NOT;
 	c->stepping = 1;
+	if (c->role == ROLE_WRITER) {
+		db_before_step(c);
+	}
+	c->reading = sqlite3_stmt_readonly(s);
+	db_local_time_is_utc(c->utc);
 	int rc = sqlite3_step(s);
+	db_local_time_is_utc(0);
 	c->stepping = 0;
 	return rc;
 }
 
 // changed says whether a statement of this entry has set sqlite3_changes, or it is 0 anyway.
 static int changed(db_conn *c) {
-	return sqlite3_total_changes64(c->db) != c->total_base || sqlite3_changes64(c->db) != c->changes_base;
+	return c->counted || sqlite3_total_changes64(c->db) != c->total_base || sqlite3_changes64(c->db) != c->changes_base;
 }
 
 static void counters(db_conn *c) {
@@ -462,7 +532,7 @@ int db_bind_blob(sqlite3_stmt *s, int i, const void *p, size_t n) {
 // changes() does not tell what an earlier entry did. SQLite has no call for that; a DELETE that touches
 // nothing does it, and sqlite_schema is the one table that is always there.
 int db_zero_changes(db_conn *c) {
-	if (changed(c)) {
+	if (sqlite3_changes64(c->db) == 0 || (changed(c) && c->changes_base >= 0)) {
 		return OK;
 	}
 	c->trusted = 1;
@@ -485,8 +555,10 @@ void db_begin_entry(db_conn *c, int64_t clock, uint64_t seed) {
 	sqlite3_set_last_insert_rowid(c->db, 0);
 	c->total_base = sqlite3_total_changes64(c->db);
 	c->changes_base = sqlite3_changes64(c->db);
+	c->counted = 0;
 	c->seeded = seed != 0;
 	c->rng = seed;
+	c->utc = clock != 0;
 	db_vfs_begin(c->vfs, clock);
 }
 
@@ -496,8 +568,11 @@ void db_end_entry(db_conn *c) {
 	c->carried_rowid = c->rowid;
 	c->carried_changes = c->changes;
 	c->seeded = 0;
+	c->utc = 0;
 	db_vfs_begin(c->vfs, 0);
 }
+
+int db_foreign_keys(db_conn *c, int on) { return sqlite3_db_config(c->db, DBCONFIG_ENABLE_FKEY, on, NULL); }
 
 int db_disk_full(db_conn *c) { return c->vfs != NULL && db_vfs_disk_full(c->vfs); }
 
