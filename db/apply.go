@@ -143,7 +143,7 @@ func (r *run) statement(st *command.Statement) (stop bool, err error) {
 	}
 	before := r.c.inTransaction()
 	res, stops, err := r.result(st)
-	if machineError(err) {
+	if r.c.machineFault(err) {
 		return false, err
 	}
 	if err := r.watch(ownWrite); err != nil {
@@ -218,7 +218,7 @@ func (r *run) unified(st *command.Statement) (res command.Result, stops bool, er
 // nothing of it has happened, unless a statement of its own had ended the transaction before.
 func (r *run) commit() error {
 	err := r.c.exec("COMMIT")
-	if err == nil || machineError(err) {
+	if err == nil || r.c.machineFault(err) {
 		return err
 	}
 	r.resp.Results, r.resp.Error = []command.Result{}, err.Error()

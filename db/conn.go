@@ -53,6 +53,7 @@ type sqlError struct {
 	code int    // extended result code
 	msg  string // SQLite's words, for the client
 	full bool   // a write met a full disk
+	out  bool   // another process held a lock
 
 	undone bool // the transaction was rolled back because of it
 }
@@ -136,7 +137,7 @@ func (c *conn) failure(rc C.int) error {
 		}
 		return &sqlError{code: codeAuth, msg: denied}
 	}
-	e := &sqlError{code: int(rc), msg: C.GoString(C.sqlite3_errmsg(c.c.db)), full: C.db_disk_full(c.c) != 0}
+	e := &sqlError{code: int(rc), msg: C.GoString(C.sqlite3_errmsg(c.c.db)), full: C.db_disk_full(c.c) != 0, out: C.db_locked_out(c.c) != 0}
 	if p := e.code & 0xff; p == codeIOErr || p == codeCantOpen {
 		if errno := C.sqlite3_system_errno(c.c.db); errno != 0 {
 			e.msg += ": " + syscall.Errno(errno).Error()

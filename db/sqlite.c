@@ -72,6 +72,7 @@ enum {
 const char *db_vfs_name(struct db_vfs *v);
 void db_vfs_begin(struct db_vfs *v, int64_t clock);
 int db_vfs_disk_full(struct db_vfs *v);
+int db_vfs_locked_out(struct db_vfs *v);
 
 // ---- What statements may do ----
 
@@ -574,6 +575,7 @@ void db_end_entry(db_conn *c) {
 
 int db_foreign_keys(db_conn *c, int on) { return sqlite3_db_config(c->db, DBCONFIG_ENABLE_FKEY, on, NULL); }
 
+int db_locked_out(db_conn *c) { return c->vfs != NULL && db_vfs_locked_out(c->vfs); }
 int db_disk_full(db_conn *c) { return c->vfs != NULL && db_vfs_disk_full(c->vfs); }
 
 int db_checkpoint(db_conn *c, int mode, int timeout_ms, int *log, int *moved) {

@@ -124,6 +124,7 @@ int db_zero_changes(db_conn *c);
 void db_end_entry(db_conn *c);
 int db_checkpoint(db_conn *c, int mode, int timeout_ms, int *log, int *moved);
 int db_disk_full(db_conn *c);
+int db_locked_out(db_conn *c);
 int db_foreign_keys(db_conn *c, int on);
 int db_list_add(db_list **list, int action, const char *schema, const char *name);
 void db_list_free(db_list **list);
