@@ -39,16 +39,23 @@ void db_list_free(db_list **list) {
 	}
 }
 
+static int listed(const db_list *l, const char *schema, const char *name) {
+	for (; l != NULL; l = l->next) {
+		if (sqlite3_stricmp(l->schema, schema) == 0 && sqlite3_stricmp(l->name, name) == 0) {
+			return 1;
+		}
+	}
+	return 0;
+}
+
 // updated is called for each row that is written. It can't stop the statement, only have it taken back.
 static void updated(void *p, int op, const char *schema, const char *table, int64_t rowid) {
 	db_conn *c = p;
 	if (rowid != INT64_MAX || op == DELETE || c->overfull) {
 		return;
 	}
-	for (const db_list *l = c->counting; l != NULL; l = l->next) {
-		if (sqlite3_stricmp(l->schema, schema) == 0 && sqlite3_stricmp(l->name, table) == 0) {
-			return;
-		}
+	if (listed(c->counting, schema, table) || listed(c->full, schema, table)) {
+		return;
 	}
 	c->overfull = 1;
 	strncpy(c->overfull_table, table, sizeof c->overfull_table - 1);

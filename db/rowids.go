@@ -5,6 +5,7 @@ package db
 import "C"
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"unsafe"
@@ -66,9 +67,15 @@ func (c *conn) checkFull() error {
 	if c.c.record_targets == 0 {
 		return nil
 	}
+	C.db_list_free(&c.c.full)
 	full, err := c.findFull()
 	if err != nil {
 		return err
+	}
+	for _, t := range full {
+		if err := list(&c.c.full, t); err != nil {
+			return err
+		}
 	}
 	if len(full) == 0 {
 		c.c.record_targets = 0
@@ -82,16 +89,27 @@ func (c *conn) checkFull() error {
 	for l := c.c.targets; l != nil; l = l.next {
 		target := tableName{strings.ToLower(C.GoString(l.schema)), strings.ToLower(C.GoString(l.name))}
 		for _, t := range full {
-			name := strings.ToLower(t.name)
-			adds := l.action == C.ACTION_INSERT && t.schema == target.schema && name == target.name
-			// SQLite adds rows to its own tables without telling, and so do virtual tables.
-			hidden := strings.HasPrefix(name, "sqlite_") || virtual[target] && strings.HasPrefix(name, target.name+"_")
-			if adds || hidden {
+			if mayAdd(t, target, int(l.action), virtual[target]) {
 				return &sqlError{code: codeFull, msg: fmt.Sprintf(msgFull, t.name)}
 			}
 		}
 	}
 	return nil
+}
+
+// mayAdd says whether a statement that does action to target may add rows to table t. SQLite adds some to its
+// own tables without telling, and so do virtual tables to those behind them.
+func mayAdd(t, target tableName, action int, virtual bool) bool {
+	name := strings.ToLower(t.name)
+	if strings.HasPrefix(name, "sqlite_") && action != C.ACTION_DELETE {
+		return true
+	}
+	kind, behind := strings.CutPrefix(name, target.name+"_")
+	if virtual && behind {
+		perRow := kind == "content" || kind == "docsize" || kind == "rowid"
+		return action != C.ACTION_DELETE || !perRow
+	}
+	return action == C.ACTION_INSERT && t.schema == target.schema && name == target.name
 }
 
 func (c *conn) virtualTables() (map[tableName]bool, error) {
@@ -111,15 +129,21 @@ func (c *conn) readCounting() error {
 		SELECT 'temp', name, sql FROM temp.sqlite_schema WHERE type='table' AND sql LIKE '%autoincrement%'`)
 	for _, row := range rows {
 		if hasKeyword(row[2].(string), "AUTOINCREMENT") {
-			cschema, cname := C.CString(row[0].(string)), C.CString(row[1].(string))
-			if C.db_list_add(&c.c.counting, 0, cschema, cname) == 0 {
-				err = errNoMemory
-			}
-			C.free(unsafe.Pointer(cschema))
-			C.free(unsafe.Pointer(cname))
+			err = errors.Join(err, list(&c.c.counting, tableName{row[0].(string), row[1].(string)}))
 		}
 	}
 	return err
+}
+
+// list adds t to a list of C.
+func list(l **C.db_list, t tableName) error {
+	schema, name := C.CString(t.schema), C.CString(t.name)
+	defer C.free(unsafe.Pointer(schema))
+	defer C.free(unsafe.Pointer(name))
+	if C.db_list_add(l, 0, schema, name) == 0 {
+		return errNoMemory
+	}
+	return nil
 }
 
 // overfull takes back the statement that has just been run, and the transaction that it belongs to, if it has

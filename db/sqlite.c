@@ -319,6 +319,7 @@ int db_close(db_conn *c) {
 	free(c->buf.p);
 	free(c->meta.p);
 	db_list_free(&c->counting);
+	db_list_free(&c->full);
 	db_list_free(&c->targets);
 	free(c);
 	return rc;

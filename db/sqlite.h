@@ -27,7 +27,7 @@ enum {
 	SEEN_ANALYZE = 4096,
 };
 
-enum { ACTION_INSERT = 18 };
+enum { ACTION_DELETE = 9, ACTION_INSERT = 18 };
 
 // Why the authorizer has refused a statement.
 enum {
@@ -79,6 +79,7 @@ typedef struct {
 	int reading;          // the statement that is run only reads
 	char local[64];       // the table seen by SEEN_LOCAL
 	db_list *counting;    // tables with AUTOINCREMENT
+	db_list *full;        // tables that hold the rowid already; a file has brought them
 	db_list *targets;     // what the statement prepared last writes to, while record_targets is set
 	int record_targets, out_of_memory;
 	int overfull;         // a row was given the largest rowid

@@ -1,6 +1,7 @@
 package db
 
-import ("errors"
+import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -137,7 +138,9 @@ func TestNothingStops(t *testing.T) {
 			}
 			req.Statements = statements(sql...)
 			if _, err := d.Apply(&command.Entry{Kind: req.Kind, Request: req, Seed: o.dice.Uint64() | 1, Time: time.Unix(1700000000, 0)}); err != nil {
-				var se *sqlError; errors.As(err, &se); t.Fatalf("round %d, entry %d: %v %+v, after\n%s", round, n, err, se, strings.Join(sql, "\n"))
+				var se *sqlError
+				errors.As(err, &se)
+				t.Fatalf("round %d, entry %d: %v %+v, after\n%s", round, n, err, se, strings.Join(sql, "\n"))
 			}
 		}
 	}
