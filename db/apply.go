@@ -80,7 +80,7 @@ func (d *DB) applyRequest(e *command.Entry) (*command.Response, error) {
 		return nil, err
 	}
 	c.beginEntry(millis, e.Seed)
-	r := run{c: c, req: e.Request, resp: &command.Response{}, opened: -1, watch: d.watchApply}
+	r := run{c: c, req: e.Request, resp: &command.Response{}, opened: -1, watch: d.watchApply, fault: d.machineFault}
 	err := r.all()
 	c.endEntry()
 	c.endUndone()
@@ -105,6 +105,7 @@ type run struct {
 	resp *command.Response
 
 	watch  func(ownAct) error
+	fault  func(error) bool
 	opened int // the result of the statement that opened the transaction that is open; -1: none
 }
 
@@ -143,7 +144,7 @@ func (r *run) statement(st *command.Statement) (stop bool, err error) {
 	}
 	before := r.c.inTransaction()
 	res, stops, err := r.result(st)
-	if r.c.machineFault(err) {
+	if r.fault(err) {
 		return false, err
 	}
 	if err := r.watch(ownWrite); err != nil {
@@ -218,7 +219,7 @@ func (r *run) unified(st *command.Statement) (res command.Result, stops bool, er
 // nothing of it has happened, unless a statement of its own had ended the transaction before.
 func (r *run) commit() error {
 	err := r.c.exec("COMMIT")
-	if err == nil || r.c.machineFault(err) {
+	if err == nil || r.fault(err) {
 		return err
 	}
 	r.resp.Results, r.resp.Error = []command.Result{}, err.Error()

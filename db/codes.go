@@ -77,10 +77,10 @@ const (
 	codeCorruptIndex = 11 | 3<<8
 )
 
-// machineFault says whether err is not a result, of a statement or COMMIT. A full-text index whose tables a client has
-// written to, and an index that a client has filled under another PRAGMA case_sensitive_like, make SQLite
-// report a damaged file. If its trees and pages are sound, no machine is at fault, and every replica reports the same.
-func (c *conn) machineFault(err error) bool {
+// machineFault says whether err, of a statement or COMMIT, is not a result. A broken full-text index, and an index
+// that a client has filled under another PRAGMA case_sensitive_like, make SQLite report a damaged file. If its
+// trees are sound no machine is at fault, and every replica reports the same.
+func (d *DB) machineFault(err error) bool {
 	if !machineError(err) {
 		return false
 	}
@@ -88,8 +88,13 @@ func (c *conn) machineFault(err error) bool {
 	if !errors.As(err, &e) || e.code != codeCorrupt && e.code != codeCorruptIndex {
 		return true
 	}
+	// A connection of its own: PRAGMA case_sensitive_like may also keep the writer from reading the schema.
+	c, err := openReader(d.path, d.cfg, reader, d.nowhere)
+	if err != nil {
+		return true
+	}
 	sound, err := c.sound()
-	return err != nil || !sound
+	return errors.Join(err, c.close()) != nil || !sound
 }
 
 // sound says whether the trees of all tables hold together. Virtual tables are left out: broken ones make

@@ -4,8 +4,9 @@
 
 #include "sqlite.h"
 
-// What a client is told about what differs between nodes.
+// What a client is told; db/policy.go has the same words.
 #define DB_LOCAL_FORMAT "%s is not allowed in a statement that writes: it differs between nodes"
+#define DB_TOKENIZER "fts3_tokenizer() is not allowed"
 
 void db_local_time(void);
 void db_local_time_is_utc(int utc);

@@ -118,7 +118,7 @@ static void fn_fts5_locale(sqlite3_context *ctx, int n, sqlite3_value **v) {
 // process run what he likes.
 static void fn_fts3_tokenizer(sqlite3_context *ctx, int n, sqlite3_value **v) {
 	(void)n, (void)v;
-	sqlite3_result_error(ctx, "fts3_tokenizer() is not allowed", -1);
+	sqlite3_result_error(ctx, DB_TOKENIZER, -1);
 }
 
 // db_local_functions replaces functions under the flags that SQLite's own have. A DEFAULT is not shown to the

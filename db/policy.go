@@ -33,7 +33,6 @@ var deniedText = [...]string{
 	C.DENIED_TRANSACTION: msgTransaction,
 	C.DENIED_OPTIMIZE:    msgOptimize,
 	C.DENIED_LOCAL:       msgLocal,
-	C.DENIED_TOKENIZER:   msgTokenizer,
 }
 
 // pragmaRule says which uses of a PRAGMA are refused.

@@ -65,7 +65,7 @@ enum {
 	UTF8 = 1, INNOCUOUS = 0x200000, PREPARE_PERSISTENT = 1,
 	TYPE_INTEGER = 1, TYPE_FLOAT = 2, TYPE_TEXT = 3, TYPE_BLOB = 4,
 	STMTSTATUS_REPREPARE = 5, LIMIT_LENGTH = 0, AUTH = 23,
-	DBCONFIG_ENABLE_FKEY = 1002, DBCONFIG_NO_CKPT_ON_CLOSE = 1006, DBCONFIG_WRITABLE_SCHEMA = 1011,
+	DBCONFIG_ENABLE_FKEY = 1002, DBCONFIG_NO_CKPT_ON_CLOSE = 1006, DBCONFIG_DEFENSIVE = 1010, DBCONFIG_WRITABLE_SCHEMA = 1011,
 };
 #define TRANSIENT ((void (*)(void *))-1)
 
@@ -203,7 +203,7 @@ static int authorize(void *p, int action, const char *a, const char *b, const ch
 		if (b != NULL && sqlite3_stricmp(b, "changes") == 0) {
 			c->seen |= SEEN_CHANGES;
 		}
-		return b != NULL && sqlite3_stricmp(b, "fts3_tokenizer") == 0 ? deny(c, DENIED_TOKENIZER) : OK;
+		return OK;
 	}
 	return OK;
 }
@@ -303,7 +303,8 @@ int db_open(const char *path, int flags, int role, struct db_vfs *v, db_conn **o
 		return rc;
 	}
 	if (role == ROLE_WRITER) {
-		if ((rc = replace_functions(c)) != OK) {
+		// With what a client writes behind their backs, virtual tables crash.
+		if ((rc = sqlite3_db_config(c->db, DBCONFIG_DEFENSIVE, 1, NULL)) != OK || (rc = replace_functions(c)) != OK) {
 			return rc;
 		}
 		db_watch_rowids(c);
@@ -539,7 +540,10 @@ int db_zero_changes(db_conn *c) {
 	}
 	c->trusted = 1;
 	sqlite3_stmt *zero = NULL;
-	int rc = sqlite3_db_config(c->db, DBCONFIG_WRITABLE_SCHEMA, 1, NULL);
+	int rc = sqlite3_db_config(c->db, DBCONFIG_DEFENSIVE, 0, NULL);
+	if (rc == OK) {
+		rc = sqlite3_db_config(c->db, DBCONFIG_WRITABLE_SCHEMA, 1, NULL);
+	}
 	if (rc == OK) {
 		rc = sqlite3_prepare_v3(c->db, "DELETE FROM main.sqlite_schema WHERE 0", -1, 0, &zero, NULL);
 	}
@@ -548,6 +552,9 @@ int db_zero_changes(db_conn *c) {
 		sqlite3_finalize(zero);
 	}
 	int off = sqlite3_db_config(c->db, DBCONFIG_WRITABLE_SCHEMA, 0, NULL);
+	if (off == OK) {
+		off = sqlite3_db_config(c->db, DBCONFIG_DEFENSIVE, 1, NULL);
+	}
 	c->trusted = 0;
 	return rc != OK ? rc : off;
 }

@@ -39,7 +39,6 @@ enum {
 	DENIED_TRANSACTION,
 	DENIED_OPTIMIZE,
 	DENIED_LOCAL,
-	DENIED_TOKENIZER,
 };
 
 // What a connection is for.

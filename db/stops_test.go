@@ -41,7 +41,7 @@ func (o oddities) table() string {
 	return o.one("t", "u", "w", "a", "v", "f3", "f4", "f5", "fc", "r", "g", "f3_content", "f3_segments", "f3_segdir", "f4_content", "f4_segments",
 		"f4_segdir", "f4_docsize", "f4_stat", "f5_data", "f5_idx", "f5_content", "f5_docsize", "f5_config", "r_node", "r_parent", "r_rowid",
 		"g_node", "g_parent", "g_rowid", "sqlite_schema", "sqlite_sequence", "sqlite_stat1", "sqlite_temp_schema", "voc", "aux", "tok", "dbstat",
-		"pragma_table_info", "json_each", "nothing")
+		"pragma_table_info", "json_each", "nowhere")
 }
 
 func (o oddities) column() string {
@@ -89,7 +89,7 @@ func (o oddities) statement() string {
 	case 14:
 		return fmt.Sprintf("DROP %s IF EXISTS %s", o.one("TABLE", "TABLE", "VIEW", "INDEX", "TRIGGER"), t)
 	case 15:
-		return fmt.Sprintf("CREATE VIRTUAL TABLE %s USING %s(%s)", o.table(), o.one("fts3", "fts4", "fts5", "rtree", "rtree_i32", "geopoly", "fts5vocab", "fts4aux", "fts3tokenize", "dbstat", "json_each", "pragma_table_info", "nothing"),
+		return fmt.Sprintf("CREATE VIRTUAL TABLE %s USING %s(%s)", o.table(), o.one("fts3", "fts4", "fts5", "rtree", "rtree_i32", "geopoly", "fts5vocab", "fts4aux", "fts3tokenize", "dbstat", "json_each", "pragma_table_info", "nowhere"),
 			o.one("x", "x, y", "id, a, b", "f5, row", "f5, instance", "f4", "x, tokenize=porter", "x, content=t", "x, content=''", "x, content='', contentless_delete=1", "x, prefix='1 2'", "x, detail=none", "x, columnsize=0", "x, tokenize='trigram'",
 				"x, tokenize=\"unicode61 tokenchars '\"", "", "id, a", "id,a,b,c,d,e,f,g,h,i,j", "x, locale=1", "x, order=desc", "x, compress=upper, uncompress=lower", "x, languageid=l", "x, notindexed=x", "rank", "rowid", "main, f5, col"))
 	case 16:
