@@ -1,10 +1,6 @@
 package db
 
 import (
-	"errors"
-	"os"
-	"path/filepath"
-	"strings"
 	"testing"
 
 	"rqlited/command"
@@ -50,29 +46,10 @@ func TestForeignKeysOfEntry(t *testing.T) {
 			}
 		}
 		// A file that is loaded is checked by nobody, and what comes after it is.
-		image := newImage(t, "CREATE TABLE p(id INTEGER PRIMARY KEY)", "CREATE TABLE c(p REFERENCES p)", broken)
+		image := sqliteFile(t, "CREATE TABLE p(id INTEGER PRIMARY KEY); CREATE TABLE c(p REFERENCES p);"+broken)
 		apply(t, d, &command.Entry{Kind: command.Load, Data: image, ForeignKeys: command.On})
 		if got := run(command.On, broken) + "; " + run(command.Off, broken); got != violated+"; 2/1" {
 			t.Errorf("node %v, after a load: %s", node, got)
 		}
 	}
-}
-
-// newImage returns a database made by SQLite alone.
-func newImage(t *testing.T, sql ...string) []byte {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "image")
-	c, err := openConn(path, openReadWrite|openCreate, reader, shim{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	err = c.exec(strings.Join(sql, ";"))
-	if err := errors.Join(err, c.close()); err != nil {
-		t.Fatal(err)
-	}
-	image, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return image
 }

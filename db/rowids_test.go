@@ -93,10 +93,10 @@ func TestLargestRowidRollsBack(t *testing.T) {
 
 // TestFullTables loads a file that holds the largest rowid in several tables.
 func TestFullTables(t *testing.T) {
-	image := newImage(t, "CREATE TABLE m(id INTEGER PRIMARY KEY, x)", "INSERT INTO m VALUES("+largest+",1)", "CREATE TABLE n(rowid, x)", "INSERT INTO n(oid) VALUES("+largest+")",
-		"CREATE TABLE ok(x)", "CREATE TABLE a(id INTEGER PRIMARY KEY AUTOINCREMENT)", "INSERT INTO a VALUES("+largest+")",
-		"CREATE VIRTUAL TABLE f USING fts5(x)", "INSERT INTO f(rowid, x) VALUES("+largest+",'a')", "CREATE VIRTUAL TABLE g USING fts5(x)",
-		"CREATE TABLE h(x)", "CREATE TRIGGER tr AFTER INSERT ON h BEGIN INSERT INTO m(x) VALUES(1); END", "CREATE TABLE w(id PRIMARY KEY) WITHOUT ROWID")
+	image := sqliteFile(t, strings.Join([]string{"CREATE TABLE m(id INTEGER PRIMARY KEY, x)", "INSERT INTO m VALUES(" + largest + ",1)", "CREATE TABLE n(rowid, x)", "INSERT INTO n(oid) VALUES(" + largest + ")",
+		"CREATE TABLE ok(x)", "CREATE TABLE a(id INTEGER PRIMARY KEY AUTOINCREMENT)", "INSERT INTO a VALUES(" + largest + ")",
+		"CREATE VIRTUAL TABLE f USING fts5(x)", "INSERT INTO f(rowid, x) VALUES(" + largest + ",'a')", "CREATE VIRTUAL TABLE g USING fts5(x)",
+		"CREATE TABLE h(x)", "CREATE TRIGGER tr AFTER INSERT ON h BEGIN INSERT INTO m(x) VALUES(1); END", "CREATE TABLE w(id PRIMARY KEY) WITHOUT ROWID"}, ";"))
 	full := func(table string) string { return "error " + fmt.Sprintf(msgFull, table) }
 	for _, prepared := range []bool{false, true} {
 		d := openNew(t)
