@@ -27,7 +27,6 @@ const (
 var machineCodes = map[int]string{
 	2:             "SQLITE_INTERNAL",
 	3:             "SQLITE_PERM",
-	4:             "SQLITE_ABORT",
 	codeBusy:      "SQLITE_BUSY",
 	codeNoMem:     "SQLITE_NOMEM",
 	codeReadOnly:  "SQLITE_READONLY",
@@ -45,7 +44,6 @@ var machineCodes = map[int]string{
 // resultCodes are the extended codes that are results although their primary code is not. A
 // client can cause each of them with permitted statements, on every replica alike.
 var resultCodes = map[int]string{
-	4 | 2<<8:  "SQLITE_ABORT_ROLLBACK",   // the statement's own ROLLBACK
 	11 | 1<<8: "SQLITE_CORRUPT_VTAB",     // damaged shadow tables of a full-text or R-tree index
 	11 | 2<<8: "SQLITE_CORRUPT_SEQUENCE", // a damaged sqlite_sequence table
 }
