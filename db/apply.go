@@ -76,14 +76,18 @@ func (d *DB) applyRequest(e *command.Entry) (*command.Response, error) {
 		millis = e.Time.UnixMilli() + julianEpoch
 	}
 	c := d.writer
+	if err := c.setForeignKeys(e.ForeignKeys, d.cfg.ForeignKeys); err != nil {
+		return nil, err
+	}
 	if err := c.beginBounds(); err != nil {
 		return nil, err
 	}
 	c.beginEntry(millis, e.Seed)
-	r := run{c: c, req: e.Request, resp: &command.Response{}, opened: -1, watch: d.watchApply}
+	r := run{c: c, req: e.Request, resp: &command.Response{}, opened: -1, watch: d.watchApply, fault: d.machineFault}
 	err := r.all()
 	c.endEntry()
 	err = errors.Join(err, c.endBounds())
+	c.endUndone()
 	if err == nil {
 		err = d.watchApply(ownWrite) // the end of a transaction
 	}
@@ -105,6 +109,7 @@ type run struct {
 	resp *command.Response
 
 	watch  func(ownAct) error
+	fault  func(error) bool
 	opened int // the result of the statement that opened the transaction that is open; -1: none
 }
 
@@ -143,16 +148,16 @@ func (r *run) statement(st *command.Statement) (stop bool, err error) {
 	}
 	before := r.c.inTransaction()
 	res, stops, err := r.result(st)
-	if machineError(err) {
+	if r.fault(err) {
 		return false, err
 	}
 	if err := r.watch(ownWrite); err != nil {
 		return false, err
 	}
 	if err != nil {
+		r.failed(err)
 		res.Error = err.Error()
 		stop = stops && (r.req.Transaction || r.req.RollbackOnError)
-		r.takenBack(err, before)
 	} else if r.req.Timings {
 		res.Time = time.Since(start).Seconds()
 	}
@@ -218,7 +223,7 @@ func (r *run) unified(st *command.Statement) (res command.Result, stops bool, er
 // nothing of it has happened, unless a statement of its own had ended the transaction before.
 func (r *run) commit() error {
 	err := r.c.exec("COMMIT")
-	if err == nil || machineError(err) {
+	if err == nil || r.fault(err) {
 		return err
 	}
 	r.resp.Results, r.resp.Error = []command.Result{}, err.Error()
@@ -229,6 +234,7 @@ func (r *run) rollback() error {
 	if !r.c.inTransaction() {
 		return nil
 	}
+	r.c.undone = true
 	return r.c.exec("ROLLBACK")
 }
 
@@ -238,22 +244,13 @@ func (r *run) closeOpen() error {
 	if !r.c.inTransaction() {
 		return nil
 	}
-	r.void(msgOpen)
+	r.takeBack(max(r.opened, 0), msgOpen)
 	return r.rollback()
 }
 
-// takenBack says in the results of an open transaction that a bound, met by the statement that failed with
-// err, has rolled it back. A transaction of the request itself fails in the usual way.
-func (r *run) takenBack(err error, wasOpen bool) {
-	var e *sqlError
-	if wasOpen && !r.req.Transaction && !r.c.inTransaction() && errors.As(err, &e) && e.bounded {
-		r.void(msgTakenBack)
-	}
-}
-
-// void makes msg the result of the statements of the transaction that is open.
-func (r *run) void(msg string) {
-	for i := max(r.opened, 0); i < len(r.resp.Results); i++ {
+// takeBack says of the results from number i on that nothing of them is left.
+func (r *run) takeBack(i int, msg string) {
+	for ; i < len(r.resp.Results); i++ {
 		res := &r.resp.Results[i]
 		if res.Error != "" {
 			continue
@@ -266,6 +263,15 @@ func (r *run) void(msg string) {
 	}
 }
 
+// failed notes what the failure of a statement has done to those before it.
+func (r *run) failed(err error) {
+	r.c.undone = true
+	var e *sqlError
+	if r.opened >= 0 && errors.As(err, &e) && (e.undone || e.bounded && !r.c.inTransaction()) {
+		r.takeBack(r.opened, msgTakenBack)
+	}
+}
+
 // reopenWriter replaces the connection of the writer, and with it all state that a statement may
 // have left on it. The prepared statements go with it.
 func (d *DB) reopenWriter() error {
@@ -274,6 +280,7 @@ func (d *DB) reopenWriter() error {
 		return err
 	}
 	old := d.writer
+	c.c.record_targets = old.c.record_targets
 	c.c.carried_rowid, c.c.carried_changes = old.c.carried_rowid, old.c.carried_changes
 	d.writer = c
 	return old.close()

@@ -53,8 +53,10 @@ type sqlError struct {
 	code int    // extended result code
 	msg  string // SQLite's words, for the client
 	full bool   // a write met a full disk
+	out  bool   // another process held a lock
 
 	bounded bool // by a bound that every replica meets
+	undone  bool // the transaction was rolled back because of it
 }
 
 func (e *sqlError) Error() string { return e.msg }
@@ -100,9 +102,12 @@ type conn struct {
 	// replaces the connection.
 	tainted bool
 
-	bounds  bounds // of the writer
-	used    usage  // by the last entry
-	altered bool   // the entry has altered the schema, which SQLite may have forgotten
+	bounds      bounds // of the writer
+	used        usage  // by the last entry
+	altered     bool   // the entry has altered the schema, which SQLite may have forgotten
+	foreignKeys bool   // are enforced, unless a statement has changed that
+	schema      traits // of the schema as it was when the connection was opened; of a writer
+	undone      bool   // something was rolled back
 }
 
 func openConn(path string, flags int, r role, v shim) (*conn, error) {
@@ -144,9 +149,12 @@ func (c *conn) failure(rc C.int) error {
 		return errNoMemory
 	}
 	if denied := deniedText[c.c.denied]; denied != "" && rc&0xff == codeAuth {
+		if c.c.denied == C.DENIED_LOCAL {
+			denied = C.GoString(&c.c.local[0]) + denied
+		}
 		return &sqlError{code: codeAuth, msg: denied}
 	}
-	e := &sqlError{code: int(rc), msg: C.GoString(C.sqlite3_errmsg(c.c.db)), full: C.db_disk_full(c.c) != 0}
+	e := &sqlError{code: int(rc), msg: C.GoString(C.sqlite3_errmsg(c.c.db)), full: C.db_disk_full(c.c) != 0, out: C.db_locked_out(c.c) != 0}
 	if p := e.code & 0xff; p == codeIOErr || p == codeCantOpen {
 		if errno := C.sqlite3_system_errno(c.c.db); errno != 0 {
 			e.msg += ": " + syscall.Errno(errno).Error()
@@ -159,7 +167,19 @@ func (c *conn) failure(rc C.int) error {
 func (c *conn) exec(sql string) error {
 	csql := C.CString(sql)
 	defer C.free(unsafe.Pointer(csql))
-	if rc := C.db_exec(c.c, csql); rc != 0 {
+	rc := C.db_exec(c.c, csql)
+	if err := c.overfull(); err != nil {
+		return err
+	}
+	if rc != 0 {
+		return c.failure(rc)
+	}
+	return nil
+}
+
+// writeNothing does what SQLite does once, when a connection writes first.
+func (c *conn) writeNothing() error {
+	if rc := C.db_write_nothing(c.c); rc != 0 {
 		return c.failure(rc)
 	}
 	return nil
@@ -217,6 +237,10 @@ func (c *conn) prepare(sql string) (*stmt, string, error) {
 	if s.seen&C.SEEN_PRAGMA != 0 && c.role != classifier {
 		c.taint(s) // it may have acted already
 	}
+	if err := c.checkStoredNames(s, sql[:len(sql)-len(tail)]); err != nil {
+		C.db_finalize(c.c, s.s)
+		return nil, "", err
+	}
 	if s.seen&C.SEEN_PRAGMA == 0 && c.c.heavy == 0 && len(sql) <= cachedBytes && strings.TrimSpace(tail) == "" {
 		s.sql = sql
 	}
@@ -252,7 +276,11 @@ func (c *conn) run(s *stmt) error {
 	if s.readOnly {
 		once = 1
 	}
-	if rc := C.db_run(c.c, s.s, once); rc != 0 {
+	rc := C.db_run(c.c, s.s, once)
+	if err := c.overfull(); err != nil {
+		return err
+	}
+	if rc != 0 {
 		return c.failure(rc)
 	}
 	return nil
@@ -265,18 +293,17 @@ func (c *conn) beforeStep(s *stmt) error {
 		c.dropCached() // they would be prepared anew, and s.seen would not be theirs any more
 		c.altered = true
 	}
-	if s.seen&C.SEEN_CHANGES != 0 && c.role == writer {
-		if rc := C.db_zero_changes(c.c); rc != 0 {
-			return c.failure(rc)
-		}
+	if c.role != writer || c.c.trusted != 0 {
+		return nil
 	}
-	return nil
+	return c.beforeWrite(s)
 }
 
-func (c *conn) taint(s *stmt) { c.tainted = c.tainted || s.state() }
+func (c *conn) taint(s *stmt) { c.tainted = c.tainted || s.state() || c.role == writer && s.schema() }
 
 func (s *stmt) pragma() bool      { return s.seen&C.SEEN_PRAGMA != 0 }      // is one
 func (s *stmt) state() bool       { return s.seen&C.SEEN_STATE != 0 }       // leaves state on the connection
+func (s *stmt) schema() bool      { return s.seen&C.SEEN_SCHEMA != 0 }      // changes it
 func (s *stmt) transaction() bool { return s.seen&C.SEEN_TRANSACTION != 0 } // begins or ends one
 
 // bind binds the value of placeholder i, counted from 1.

@@ -151,6 +151,7 @@ func (d *DB) openFiles(s *sums) error {
 	if d.writer, err = d.openWriter(); err != nil {
 		return err
 	}
+	d.writer.c.record_targets = 1 // what the file holds is not known yet
 	f, err := d.fs.Open(d.path)
 	if err != nil {
 		return err
@@ -199,12 +200,12 @@ func (d *DB) openWriter() (*conn, error) {
 		return nil, errors.Join(err, c.close())
 	}
 	err = c.exec("PRAGMA synchronous=OFF; PRAGMA journal_mode=WAL; PRAGMA wal_autocheckpoint=0; " + foreignKeys(d.cfg))
+	c.foreignKeys = d.cfg.ForeignKeys
 	if err == nil {
 		err = c.exec("SELECT 1 FROM sqlite_schema LIMIT 1") // opens the WAL, so that it can be watched
 	}
 	if err == nil {
-		// Changes nothing; but memory that SQLite needs once, when it writes first, does not count for an entry.
-		err = c.exec("PRAGMA writable_schema=ON; DELETE FROM sqlite_schema WHERE rowid=-1; PRAGMA writable_schema=OFF")
+		err = c.writeNothing()
 	}
 	if err == nil {
 		var mode string
@@ -212,6 +213,9 @@ func (d *DB) openWriter() (*conn, error) {
 		if err == nil && mode != "wal" {
 			err = fmt.Errorf("journal mode is %q, not wal", mode)
 		}
+	}
+	if err == nil {
+		err = c.readTraits()
 	}
 	if err != nil {
 		return nil, errors.Join(err, c.close())

@@ -184,7 +184,7 @@ func TestForeignAmidEntry(t *testing.T) {
 	bulkTable(t, d)
 	var s chain
 	snapshotNow(t, d, &s)
-	r := run{c: d.writer, resp: &command.Response{}, opened: -1, req: &command.Request{
+	r := run{c: d.writer, fault: d.machineFault, resp: &command.Response{}, opened: -1, req: &command.Request{
 		Statements: statements("UPDATE bulk SET v=1 WHERE rowid=7", "DELETE FROM small"),
 	}}
 	calls := 0

@@ -169,3 +169,21 @@ func TestNoCaptureAmidChunks(t *testing.T) {
 		t.Errorf("%q were left", left)
 	}
 }
+
+// TestLoadedHeaders loads files with each byte of the header changed, and uses what was not refused. Whatever a
+// file is, all replicas have the same, so nothing about it is an error of the machine.
+func TestLoadedHeaders(t *testing.T) {
+	image := sqliteFile(t, "PRAGMA auto_vacuum=2; CREATE TABLE t(id INTEGER PRIMARY KEY, x); CREATE INDEX i ON t(x); INSERT INTO t(x) VALUES(1),(2)")
+	d := openNew(t)
+	for at := range headerSize {
+		for _, b := range []byte{0, 3, 0xff, image[at] + 1} {
+			changed := bytes.Clone(image)
+			changed[at] = b
+			apply(t, d, &command.Entry{Kind: command.Load, Data: changed})
+			req := command.Request{Kind: command.Execute, Statements: statements("INSERT INTO t(x) VALUES(3)", "CREATE TABLE u(x)", "DELETE FROM t WHERE x=1", "PRAGMA incremental_vacuum", "VACUUM")}
+			if _, err := d.Apply(&command.Entry{Kind: command.Execute, Request: &req, Seed: 1}); err != nil {
+				t.Fatalf("byte %d is %#x: %v", at, b, err)
+			}
+		}
+	}
+}

@@ -14,7 +14,12 @@ const (
 	msgTransaction = "transaction control is not allowed in a query"
 	msgOptimize    = "PRAGMA optimize is not allowed, its effect depends on the node: use ANALYZE"
 	msgWrite       = "attempt to change database via query operation"
-	msgTakenBack   = "rolled back with the transaction by the failure of a later statement"
+	msgLocal       = " is not allowed in a statement that writes: it differs between nodes" // behind a name
+	msgTokenizer   = "fts3_tokenizer() is not allowed"
+	msgColumns     = "more than five columns have the same name: SQLite would number them at random"
+	msgRowid       = "rowid 9223372036854775807 is not allowed in table %s: its further rows would get random rowids"
+	msgFull        = "table %s holds the rowid 9223372036854775807 and takes no more rows, they would get random rowids"
+	msgTakenBack   = "rolled back with the transaction that a later statement has ended"
 	msgOpen        = "transaction not ended in the same request: rolled back"
 )
 
@@ -27,6 +32,7 @@ var deniedText = [...]string{
 	C.DENIED_VACUUM_INTO: msgVacuumInto,
 	C.DENIED_TRANSACTION: msgTransaction,
 	C.DENIED_OPTIMIZE:    msgOptimize,
+	C.DENIED_LOCAL:       msgLocal,
 }
 
 // pragmaRule says which uses of a PRAGMA are refused.

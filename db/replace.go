@@ -155,6 +155,9 @@ func (d *DB) checkImage(name, check string) (wal bool, err error) {
 	if string(h[:len(headerMagic)]) != headerMagic || err != nil || size%int64(pageSize) != 0 {
 		return false, errNotDatabase // SQLite overlooks a part of a page at the end; a capture can't
 	}
+	if h[18] < 1 || h[18] > walFormat || h[19] < 1 || h[19] > walFormat {
+		return false, errNotDatabase // of a later SQLite, which this one can read at best
+	}
 	uri := "file:" + url.PathEscape(name) + "?immutable=1" // the path may be relative, and hold anything
 	c, err := openConn(uri, openReadOnly|openURI, reader, shim{})
 	if err != nil {

@@ -119,11 +119,14 @@ func (c *conn) rows(s *stmt, qualify bool) (*command.Rows, error) {
 }
 
 func (c *conn) rowsFailed(s *stmt, rc C.int) error {
-	if rc == codeRow || rc == codeDone {
+	if (rc == codeRow || rc == codeDone) && c.c.overfull == 0 {
 		return nil
 	}
 	err := c.failure(rc)
 	C.db_reset(c.c, s.s)
+	if full := c.overfull(); full != nil {
+		return full
+	}
 	return err
 }
 

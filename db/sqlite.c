@@ -1,4 +1,4 @@
-#include "sqlite.h"
+#include "equal.h"
 #include "bounds.h"
 #include <stdlib.h>
 #include <string.h>
@@ -43,6 +43,7 @@ WEAK void sqlite3_interrupt(sqlite3 *);
 WEAK int sqlite3_busy_timeout(sqlite3 *, int);
 WEAK int sqlite3_db_config(sqlite3 *, int, ...);
 WEAK int sqlite3_extended_result_codes(sqlite3 *, int);
+WEAK int sqlite3_table_column_metadata(sqlite3 *, const char *, const char *, const char *, const char **, const char **, int *, int *, int *);
 WEAK int sqlite3_create_function(sqlite3 *, const char *, int, int, void *, void (*)(sqlite3_context *, int, sqlite3_value **),
 	void (*)(sqlite3_context *, int, sqlite3_value **), void (*)(sqlite3_context *));
 WEAK void *sqlite3_user_data(sqlite3_context *);
@@ -65,9 +66,10 @@ enum {
 	DENY = 1, IGNORE = 2,
 	UTF8 = 1, INNOCUOUS = 0x200000, PREPARE_PERSISTENT = 1,
 	TYPE_INTEGER = 1, TYPE_FLOAT = 2, TYPE_TEXT = 3, TYPE_BLOB = 4,
-	STMTSTATUS_VM_STEP = 4, STMTSTATUS_REPREPARE = 5,
+	STMTSTATUS_VM_STEP = 4, STMTSTATUS_REPREPARE = 5, AUTH = 23,
 	LIMIT_LENGTH = 0, LIMIT_SQL_LENGTH = 1, LIMIT_WORKER_THREADS = 11,
-	DBCONFIG_LOOKASIDE = 1001, DBCONFIG_NO_CKPT_ON_CLOSE = 1006, DBCONFIG_WRITABLE_SCHEMA = 1011,
+	DBCONFIG_LOOKASIDE = 1001, DBCONFIG_ENABLE_FKEY = 1002, DBCONFIG_NO_CKPT_ON_CLOSE = 1006, DBCONFIG_DEFENSIVE = 1010,
+	DBCONFIG_WRITABLE_SCHEMA = 1011,
 };
 #define TRANSIENT ((void (*)(void *))-1)
 
@@ -77,6 +79,7 @@ void db_vfs_room(struct db_vfs *v, int64_t room);
 int db_vfs_main_size(struct db_vfs *v, int64_t *out);
 int db_vfs_disk_full(struct db_vfs *v);
 int db_vfs_temp_full(struct db_vfs *v);
+int db_vfs_locked_out(struct db_vfs *v);
 
 // ---- What statements may do ----
 
@@ -136,6 +139,19 @@ static int authorize_pragma(db_conn *c, const char *name, const char *arg) {
 	return OK;
 }
 
+// see_read notes what a table that is read tells of.
+static void see_read(db_conn *c, const char *table) {
+	if (db_local_table(table)) {
+		if (sqlite3_table_column_metadata(c->db, NULL, table, NULL, NULL, NULL, NULL, NULL, NULL) == OK) {
+			return; // a table of the client's that has the same name
+		}
+		c->seen |= SEEN_LOCAL;
+		strncpy(c->local, table, sizeof c->local - 1);
+	} else if (sqlite3_stricmp(table, "pragma_table_info") == 0 || sqlite3_stricmp(table, "pragma_table_xinfo") == 0) {
+		c->seen |= SEEN_COLUMNS;
+	}
+}
+
 static int authorize(void *p, int action, const char *a, const char *b, const char *schema, const char *trigger) {
 	db_conn *c = p;
 	(void)trigger;
@@ -143,6 +159,17 @@ static int authorize(void *p, int action, const char *a, const char *b, const ch
 		return OK;
 	}
 	switch (action) {
+	case 20: // READ
+		if (a != NULL) {
+			see_read(c, a);
+		}
+		return OK;
+	case 21: // SELECT
+		c->seen |= SEEN_SELECT;
+		return OK;
+	case 28: // ANALYZE; what it has found stays with the connection, also if it is rolled back
+		c->seen |= SEEN_STATE | SEEN_INSERT | SEEN_ANALYZE;
+		return OK;
 	case 19: // PRAGMA
 		return authorize_pragma(c, a, b);
 	case 24: // ATTACH; VACUUM attaches a file without a name, VACUUM INTO one with
@@ -158,12 +185,22 @@ static int authorize(void *p, int action, const char *a, const char *b, const ch
 	case 22: // BEGIN, COMMIT, ROLLBACK
 	case 32: // SAVEPOINT, RELEASE, ROLLBACK TO
 		c->seen |= SEEN_TRANSACTION;
+		if (a != NULL && sqlite3_stricmp(a, "ROLLBACK") == 0) {
+			c->seen |= SEEN_ROLLBACK;
+		}
 		return c->role == ROLE_READER && !c->stepping ? deny(c, DENIED_TRANSACTION) : OK;
+	case 2: // CREATE TABLE
+		c->seen |= SEEN_TABLE;
+		return OK;
 	case 3: case 4: case 5: case 6:     // CREATE TEMP INDEX, TABLE, TRIGGER, VIEW
 	case 12: case 13: case 14: case 15: // DROP TEMP …
-		c->seen |= SEEN_STATE;
+		c->seen |= SEEN_STATE | (action == 4 ? SEEN_TABLE : 0);
 		return OK;
 	case 29: // CREATE VIRTUAL TABLE
+		if (b != NULL && db_local_table(b)) {
+			c->seen |= SEEN_LOCAL;
+			strncpy(c->local, b, sizeof c->local - 1);
+		}
 		if (schema != NULL && sqlite3_stricmp(schema, "temp") == 0) {
 			c->seen |= SEEN_STATE;
 		}
@@ -171,10 +208,17 @@ static int authorize(void *p, int action, const char *a, const char *b, const ch
 	case 9: case 18: case 23: // DELETE, INSERT, UPDATE
 		// The planner would learn these at the next opening only, which is not at the same time
 		// on all nodes.
+		c->seen |= action == 18 ? SEEN_INSERT : 0;
+		if (c->record_targets && !c->stepping && a != NULL && schema != NULL && !db_list_add(&c->targets, action, schema, a)) {
+			c->out_of_memory = 1;
+			return DENY;
+		}
 		if (a != NULL && sqlite3_strnicmp(a, "sqlite_stat", 11) == 0) {
-			c->seen |= SEEN_STATE;
+			c->seen |= SEEN_STATE | SEEN_COUNTED;
 		} else if (a != NULL && sqlite3_stricmp(a, "sqlite_master") == 0) {
 			c->seen |= SEEN_SCHEMA;
+		} else if (a != NULL && sqlite3_stricmp(a, "sqlite_temp_master") != 0) {
+			c->seen |= SEEN_COUNTED;
 		}
 		return OK;
 	case 31: // a call of a function
@@ -417,6 +461,7 @@ int db_open(const char *path, int flags, int role, struct db_vfs *v, db_conn **o
 	}
 	c->role = role;
 	c->vfs = v;
+	db_local_time();
 	int rc = sqlite3_open_v2(path, &c->db, flags, db_vfs_name(v));
 	if (rc != OK) {
 		return rc;
@@ -426,12 +471,20 @@ int db_open(const char *path, int flags, int role, struct db_vfs *v, db_conn **o
 	if ((rc = sqlite3_db_config(c->db, DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL)) != OK) {
 		return rc;
 	}
+	// Memory of the connection's own would be used before what is counted, as far as it is free. SQLite lets go of it
+	// only while none is in use.
+	if (role == ROLE_WRITER && (rc = sqlite3_db_config(c->db, DBCONFIG_LOOKASIDE, NULL, 0, 0)) != OK) {
+		return rc;
+	}
+	if ((rc = db_local_functions(c)) != OK) {
+		return rc;
+	}
 	if (role == ROLE_WRITER) {
-		// Memory of the connection's own would be used before what is counted, as far as it is free.
-		rc = sqlite3_db_config(c->db, DBCONFIG_LOOKASIDE, NULL, 0, 0);
-		if (rc != OK || (rc = replace_functions(c)) != OK) {
+		// With what a client writes behind their backs, virtual tables crash.
+		if ((rc = sqlite3_db_config(c->db, DBCONFIG_DEFENSIVE, 1, NULL)) != OK || (rc = replace_functions(c)) != OK) {
 			return rc;
 		}
+		db_watch_rowids(c);
 	} else {
 		sqlite3_progress_handler(c->db, 1000, progress, c);
 	}
@@ -444,6 +497,9 @@ int db_close(db_conn *c) {
 	free(c->bounds);
 	free(c->buf.p);
 	free(c->meta.p);
+	db_list_free(&c->counting);
+	db_list_free(&c->full);
+	db_list_free(&c->targets);
 	free(c);
 	return rc;
 }
@@ -465,9 +521,18 @@ int db_prepare(db_conn *c, const char *sql, int n) {
 	const char *tail = sql;
 	c->seen = 0;
 	c->denied = DENIED_NOT;
+	if (!c->trusted) {
+		db_list_free(&c->targets);
+	}
 	db_account *outer = enter(c, 1, c->trusted);
+	db_local_time_is_utc(c->utc);
 	int rc = sqlite3_prepare_v3(c->db, sql, n, PREPARE_PERSISTENT, &c->stmt, &tail);
+	db_local_time_is_utc(0);
 	leave(c, outer);
+	if (c->out_of_memory) {
+		c->out_of_memory = 0;
+		rc = NOMEM;
+	}
 	c->tail = tail != NULL && tail > sql ? (int)(tail - sql) : n;
 	if (rc == OK && c->stmt != NULL) {
 		c->columns = sqlite3_column_count(c->stmt);
@@ -475,6 +540,12 @@ int db_prepare(db_conn *c, const char *sql, int n) {
 		c->readonly = sqlite3_stmt_readonly(c->stmt);
 		c->explain = sqlite3_stmt_isexplain(c->stmt);
 		c->heavy = c->bounds != NULL && c->bounds->parse.live > MAX_CACHED;
+	}
+	if (rc == OK && c->stmt != NULL && c->role == ROLE_WRITER && (c->seen & SEEN_LOCAL) && !c->readonly && !c->explain) {
+		sqlite3_finalize(c->stmt);
+		c->stmt = NULL;
+		c->denied = DENIED_LOCAL;
+		return AUTH;
 	}
 	return rc;
 }
@@ -489,8 +560,14 @@ int db_finalize(db_conn *c, sqlite3_stmt *s) {
 static int step(db_conn *c, sqlite3_stmt *s) {
 	c->denied = DENIED_NOT;
 	c->stepping = 1;
+	if (c->role == ROLE_WRITER) {
+		db_before_step(c);
+	}
+	c->reading = sqlite3_stmt_readonly(s);
 	db_account *outer = enter(c, 0, c->trusted);
+	db_local_time_is_utc(c->utc);
 	int rc = sqlite3_step(s);
+	db_local_time_is_utc(0);
 	leave(c, outer);
 	c->stepping = 0;
 	return rc;
@@ -498,7 +575,7 @@ static int step(db_conn *c, sqlite3_stmt *s) {
 
 // changed says whether a statement of this entry has set sqlite3_changes, or it is 0 anyway.
 static int changed(db_conn *c) {
-	return sqlite3_total_changes64(c->db) != c->total_base || sqlite3_changes64(c->db) != c->changes_base;
+	return c->counted || sqlite3_total_changes64(c->db) != c->total_base || sqlite3_changes64(c->db) != c->changes_base;
 }
 
 static void counters(db_conn *c) {
@@ -672,35 +749,54 @@ int db_bind_blob(sqlite3_stmt *s, int i, const void *p, size_t n) {
 
 // ---- Entries ----
 
-// db_zero_changes makes sqlite3_changes return 0 unless a statement of this entry has set it, so that
-// changes() does not tell what an earlier entry did. SQLite has no call for that; a DELETE that touches
-// nothing does it, and sqlite_schema is the one table that is always there.
-int db_zero_changes(db_conn *c) {
-	if (changed(c)) {
-		return OK;
-	}
+// write_nothing runs a DELETE from sqlite_schema, the one table that is always there, that touches no row.
+static int write_nothing(db_conn *c, const char *sql) {
 	c->trusted = 1;
-	sqlite3_stmt *zero = NULL;
-	int rc = sqlite3_db_config(c->db, DBCONFIG_WRITABLE_SCHEMA, 1, NULL);
+	sqlite3_stmt *s = NULL;
+	int rc = sqlite3_db_config(c->db, DBCONFIG_DEFENSIVE, 0, NULL);
 	if (rc == OK) {
-		rc = sqlite3_prepare_v3(c->db, "DELETE FROM main.sqlite_schema WHERE 0", -1, 0, &zero, NULL);
+		rc = sqlite3_db_config(c->db, DBCONFIG_WRITABLE_SCHEMA, 1, NULL);
 	}
 	if (rc == OK) {
-		rc = sqlite3_step(zero) == DONE ? OK : sqlite3_extended_errcode(c->db);
-		sqlite3_finalize(zero);
+		rc = sqlite3_prepare_v3(c->db, sql, -1, 0, &s, NULL);
+	}
+	if (rc == OK) {
+		do {
+			rc = sqlite3_step(s);
+		} while (rc == ROW); // PRAGMA count_changes
+		rc = rc == DONE ? OK : sqlite3_extended_errcode(c->db);
+		sqlite3_finalize(s);
 	}
 	int off = sqlite3_db_config(c->db, DBCONFIG_WRITABLE_SCHEMA, 0, NULL);
+	if (off == OK) {
+		off = sqlite3_db_config(c->db, DBCONFIG_DEFENSIVE, 1, NULL);
+	}
 	c->trusted = 0;
 	return rc != OK ? rc : off;
 }
+
+// db_zero_changes makes sqlite3_changes return 0 unless a statement of this entry has set it, so that
+// changes() does not tell what an earlier entry did. SQLite has no call for that, but a DELETE does it.
+int db_zero_changes(db_conn *c) {
+	if (sqlite3_changes64(c->db) == 0 || (changed(c) && c->changes_base >= 0)) {
+		return OK;
+	}
+	return write_nothing(c, "DELETE FROM main.sqlite_schema WHERE 0");
+}
+
+// db_write_nothing begins and ends a transaction, so that memory that SQLite needs once, when it writes first, does not
+// count for an entry.
+int db_write_nothing(db_conn *c) { return write_nothing(c, "DELETE FROM main.sqlite_schema WHERE rowid=-1"); }
 
 // db_begin_entry gives the connection the state that it has on every node when the entry begins.
 void db_begin_entry(db_conn *c, int64_t clock, uint64_t seed) {
 	sqlite3_set_last_insert_rowid(c->db, 0);
 	c->total_base = sqlite3_total_changes64(c->db);
 	c->changes_base = sqlite3_changes64(c->db);
+	c->counted = 0;
 	c->seeded = seed != 0;
 	c->rng = seed;
+	c->utc = clock != 0;
 	db_vfs_begin(c->vfs, clock);
 }
 
@@ -710,9 +806,13 @@ void db_end_entry(db_conn *c) {
 	c->carried_rowid = c->rowid;
 	c->carried_changes = c->changes;
 	c->seeded = 0;
+	c->utc = 0;
 	db_vfs_begin(c->vfs, 0);
 }
 
+int db_foreign_keys(db_conn *c, int on) { return sqlite3_db_config(c->db, DBCONFIG_ENABLE_FKEY, on, NULL); }
+
+int db_locked_out(db_conn *c) { return c->vfs != NULL && db_vfs_locked_out(c->vfs); }
 int db_disk_full(db_conn *c) { return c->vfs != NULL && db_vfs_disk_full(c->vfs); }
 
 int db_checkpoint(db_conn *c, int mode, int timeout_ms, int *log, int *moved) {

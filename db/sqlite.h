@@ -17,7 +17,17 @@ enum {
 	SEEN_PRAGMA = 4,       // any PRAGMA: may act while it is prepared, so it is never cached
 	SEEN_CHANGES = 8,      // a call of changes(), in the text or in a trigger
 	SEEN_SCHEMA = 16,      // a change of the schema
+	SEEN_SELECT = 32,      // a query, alone or in another statement
+	SEEN_TABLE = 64,       // CREATE TABLE
+	SEEN_ROLLBACK = 128,   // ROLLBACK, also to a savepoint
+	SEEN_INSERT = 256,     // rows come in, or may
+	SEEN_COLUMNS = 512,    // columns of tables and views are read like a table
+	SEEN_LOCAL = 1024,     // a table whose content differs between nodes
+	SEEN_COUNTED = 2048,   // INSERT, UPDATE or DELETE: sets changes()
+	SEEN_ANALYZE = 4096,
 };
+
+enum { ACTION_DELETE = 9, ACTION_INSERT = 18 };
 
 // Why the authorizer has refused a statement.
 enum {
@@ -28,6 +38,7 @@ enum {
 	DENIED_VACUUM_INTO,
 	DENIED_TRANSACTION,
 	DENIED_OPTIMIZE,
+	DENIED_LOCAL,
 };
 
 // What a connection is for.
@@ -42,6 +53,13 @@ typedef struct {
 struct db_vfs;
 struct db_sums;
 struct db_bounds;
+
+// Names of tables.
+typedef struct db_list {
+	struct db_list *next;
+	int action; // of the authorizer
+	const char *schema, *name;
+} db_list;
 
 // One connection. It is used by one goroutine at a time, except cancel.
 typedef struct {
@@ -58,6 +76,18 @@ typedef struct {
 
 	int seeded;         // random numbers come from rng, not from the system
 	uint64_t rng;       // state of splitmix64
+	int utc;              // local time is UTC
+	int reading;          // the statement that is run only reads
+	char local[64];       // the table seen by SEEN_LOCAL
+	db_list *counting;    // tables with AUTOINCREMENT
+	db_list *full;        // tables that hold the rowid already; a file has brought them
+	db_list *targets;     // what the statement prepared last writes to, while record_targets is set
+	int record_targets, out_of_memory;
+	int overfull;         // a row was given the largest rowid
+	char overfull_table[64];
+	int64_t rowid_before, total_before; // sqlite3_last_insert_rowid and sqlite3_total_changes before the statement
+
+	int counted; // a statement of this entry has set sqlite3_changes
 	int64_t total_base, changes_base; // sqlite3_total_changes and sqlite3_changes when the entry began
 
 	// Results of the calls below.
@@ -94,6 +124,7 @@ int db_columns(db_conn *c, sqlite3_stmt *s);
 int db_reset(db_conn *c, sqlite3_stmt *s);
 void db_begin_entry(db_conn *c, int64_t clock, uint64_t seed);
 int db_zero_changes(db_conn *c);
+int db_write_nothing(db_conn *c);
 void db_end_entry(db_conn *c);
 int db_checkpoint(db_conn *c, int mode, int timeout_ms, int *log, int *moved);
 int db_disk_full(db_conn *c);
@@ -103,6 +134,11 @@ int db_bound_hit(db_conn *c, int rc);
 int db_keep(db_conn *c, size_t n);
 int64_t db_room(db_conn *c);
 int db_set_bounds(db_conn *c, int value, int64_t memory, int64_t volume, int64_t steps, int64_t result, int64_t room);
+int db_locked_out(db_conn *c);
+int db_foreign_keys(db_conn *c, int on);
+int db_list_add(db_list **list, int action, const char *schema, const char *name);
+void db_list_free(db_list **list);
+void db_overfull_done(db_conn *c);
 int db_wal_view(sqlite3 *db, db_view *out);
 int db_bind_text(sqlite3_stmt *s, int i, const char *p, size_t n);
 int db_bind_blob(sqlite3_stmt *s, int i, const void *p, size_t n);

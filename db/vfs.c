@@ -27,9 +27,11 @@ struct sqlite3_io_methods {
 	int (*xTruncate)(sqlite3_file *, int64_t);
 	int (*xSync)(sqlite3_file *, int);
 	int (*xFileSize)(sqlite3_file *, int64_t *);
-	void (*others[6])(void);
+	int (*xLock)(sqlite3_file *, int);
+	void (*others[5])(void);
 	int (*xShmMap)(sqlite3_file *, int, int, int, void volatile **); // from version 2 on
-	void (*more[5])(void);                                           // from version 2 and 3 on
+	int (*xShmLock)(sqlite3_file *, int, int, int);
+	void (*more[4])(void); // from version 2 and 3 on
 };
 
 struct sqlite3_vfs {
@@ -62,9 +64,9 @@ int sqlite3_vfs_unregister(sqlite3_vfs *);
 #pragma weak sqlite3_file_control
 int sqlite3_file_control(sqlite3 *, const char *, int, void *);
 
-enum { OK = 0, NOMEM = 7, CORRUPT = 11, FULL = 13, CANTOPEN = 14, IOERR_SHORT_READ = 10 | 2 << 8, OPEN_MAIN_DB = 0x100 };
+enum { OK = 0, BUSY = 5, NOMEM = 7, CORRUPT = 11, FULL = 13, CANTOPEN = 14, IOERR_SHORT_READ = 10 | 2 << 8, OPEN_MAIN_DB = 0x100 };
 #define TEMP_SUFFIX ".tmp-" // as in removeLitter
-enum { FCNTL_FILE_POINTER = 7, SHM_REGION = 32768 };
+enum { FCNTL_FILE_POINTER = 7, SHM_REGION = 32768, SHM_EXCLUSIVE = 8, WAL_WRITE_LOCK = 0 };
 
 typedef enum { OTHER_FILE, MAIN_FILE, TEMP_FILE } file_kind;
 
@@ -85,6 +87,7 @@ struct db_vfs {
 	sqlite3_vfs *real;
 	int64_t clock; // milliseconds since the Julian epoch; 0 is the real time
 	int disk_full;
+	int locked_out; // somebody else holds a lock that a writer needs
 	int bounded;                  // it is the writer's alone; so are the next four
 	int64_t temp_room, temp_used; // bytes of temporary files: bound and sum
 	int temp_full;                // the bound was met
@@ -223,6 +226,23 @@ static int main_close(sqlite3_file *f) {
 	return rc;
 }
 
+// SQLite also says SQLITE_BUSY when a statement is in its own way. Only another process can hold these locks.
+static int main_lock(sqlite3_file *f, int kind) {
+	int rc = methods(f)->real->xLock(f, kind);
+	if ((rc & 0xff) == BUSY) {
+		methods(f)->vfs->locked_out = 1;
+	}
+	return rc;
+}
+
+static int main_shm_lock(sqlite3_file *f, int offset, int n, int flags) {
+	int rc = methods(f)->real->xShmLock(f, offset, n, flags);
+	if ((rc & 0xff) == BUSY && offset == WAL_WRITE_LOCK && (flags & SHM_EXCLUSIVE)) {
+		methods(f)->vfs->locked_out = 1;
+	}
+	return rc;
+}
+
 // ---- Temporary files ----
 
 static void temp_resize(sqlite3_file *f, int64_t size) {
@@ -294,6 +314,10 @@ static void fill_methods(db_methods *set, struct db_vfs *v, const sqlite3_io_met
 		set->m.xWrite = main_write;
 		set->m.xTruncate = main_truncate;
 		set->m.xClose = main_close;
+		set->m.xLock = main_lock;
+		if (set->m.iVersion >= 2) {
+			set->m.xShmLock = main_shm_lock;
+		}
 		if (set->m.iVersion > 2) {
 			set->m.iVersion = 2; // pages are read, never mapped
 		}
@@ -418,9 +442,11 @@ const char *db_vfs_name(struct db_vfs *v) { return v == NULL ? NULL : v->name; }
 void db_vfs_begin(struct db_vfs *v, int64_t clock) {
 	v->clock = clock;
 	v->disk_full = 0;
+	v->locked_out = 0;
 }
 
 int db_vfs_disk_full(struct db_vfs *v) { return v->disk_full; }
+int db_vfs_locked_out(struct db_vfs *v) { return v->locked_out; }
 
 // db_vfs_room says how many bytes the temporary files may have together.
 void db_vfs_room(struct db_vfs *v, int64_t room) { v->temp_room = room; }
