@@ -36,7 +36,6 @@ func TestLargestRowid(t *testing.T) {
 		{"full-text without content", refused("f_docsize"), []string{"CREATE VIRTUAL TABLE f USING fts5(x, content='')", "INSERT INTO f(rowid, x) VALUES(" + largest + ",1)"}},
 		{"full-text, version 4", refused("f_content"), []string{"CREATE VIRTUAL TABLE f USING fts4(x)", "INSERT INTO f(docid, x) VALUES(" + largest + ",1)"}},
 		{"R-tree", refused("r_rowid"), []string{"CREATE VIRTUAL TABLE r USING rtree(id, a, b)", "INSERT INTO r VALUES(" + largest + ",1,2)"}},
-		{"behind an R-tree", refused("r_node"), []string{"CREATE VIRTUAL TABLE r USING rtree(id, a, b)", "UPDATE r_node SET nodeno=" + largest}},
 		{"sqlite_sequence", refused("sqlite_sequence"), []string{"CREATE TABLE a(id INTEGER PRIMARY KEY AUTOINCREMENT)", "INSERT INTO a DEFAULT VALUES", "UPDATE sqlite_sequence SET rowid=" + largest}},
 		{"sqlite_stat1", refused("sqlite_stat1"), []string{two, "ANALYZE", "INSERT INTO sqlite_stat1(rowid, tbl) VALUES(" + largest + ",1)"}},
 		{"temporary table", refused("p"), []string{"CREATE TEMP TABLE p(x)", "INSERT INTO p(rowid) VALUES(" + largest + ")"}},
