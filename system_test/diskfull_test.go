@@ -270,6 +270,13 @@ func fillAlone(t *testing.T, rng *rand.Rand, sizes []int) {
 func TestFaultDiskFullLeader(t *testing.T) {
 	t.Parallel()
 	rng := newRand(t)
+	for round, start := 0, time.Now(); again(round, start); round++ {
+		fillLeader(t, rng)
+	}
+}
+
+func fillLeader(t *testing.T, rng *rand.Rand) {
+	t.Helper()
 	c := newCluster(t, 2, fillFlags...)
 	kb := 3<<10 + rng.IntN(12<<10)
 	t.Logf("a disk of %d kB", kb)
@@ -299,6 +306,9 @@ func TestFaultDiskFullLeader(t *testing.T) {
 	l.sound(small)
 	l.end()
 	l.verify(all)
+	for _, n := range all { // to make room for the next
+		n.kill()
+	}
 }
 
 // TestFaultDiskFullRestore starts a node that has to restore its database, and apply the log behind

@@ -23,6 +23,8 @@ type ledger struct {
 	noise int // bytes of random text in each row; 0: a random number
 	stop  context.CancelFunc
 	done  sync.WaitGroup
+
+	verified content // what all nodes had when nobody has written since; else nil
 }
 
 // row identifies one write; no write is sent twice.
@@ -51,7 +53,7 @@ const writeHeavy = `INSERT INTO heavy VALUES (?, 1, printf('%040000d', 1))
 // that.
 func (l *ledger) begin(c cluster, clients int, seed uint64) {
 	ctx, stop := context.WithCancel(context.Background())
-	l.stop = stop
+	l.stop, l.verified = stop, nil
 	c[0].t.Cleanup(func() { l.end() }) // also when the test gives up half-way
 	for range clients {
 		i := l.begun
@@ -170,11 +172,18 @@ func (l *ledger) check(n *node, acked int) error {
 }
 
 // verify checks, on every node, that each acknowledged write is there exactly once and each other
-// at most once, and that all nodes are equal. The clients must have ended.
+// at most once, and that all nodes are equal, also to what they were when that was checked last, unless
+// clients have written since. The clients must have ended.
 func (l *ledger) verify(c cluster) {
 	t := c[0].t
 	t.Helper()
-	c.equal()
+	got := c.equal()
+	if l.verified != nil {
+		if d := got.diff(l.verified); d != "" {
+			t.Errorf("nobody has written since the nodes were equal, but now: %s", d)
+		}
+	}
+	l.verified = got
 	for _, n := range c {
 		found := map[row]int{}
 		for _, text := range n.query("none", "SELECT client, seq, count(*) FROM ledger GROUP BY 1, 2") {
