@@ -57,7 +57,7 @@ var makeUp = []any{
 func TestDefaultsSurviveReplay(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, 3, "-raft-snap", "1000000", "-raft-snap-wal-size", "0")
-	zones := []string{"TZ=UTC", "TZ=UTC", "TZ=UTC"}
+	zones := []string{"TZ=UTC", "TZ=XST-9:30XDT,M3.5.0,M10.5.0/3", "TZ=America/New_York"}
 	for i, n := range c {
 		n.env = []string{zones[i]}
 	}
