@@ -152,7 +152,7 @@ func (s *Service) act(ctx context.Context, c *call) (o outcome, failed, err erro
 		}
 		switch c.typ {
 		case callNotify:
-			return o, s.taken(m, s.node.Notify(ctx, m.server())), nil
+			return o, s.node.Notify(ctx, m.server()), nil
 		case callRemove:
 			return o, s.node.Remove(ctx, m.id), nil
 		}
@@ -182,8 +182,9 @@ func (s *Service) join(ctx context.Context, m member) (outcome, error) {
 	return o, err
 }
 
-// taken returns err, of taking the node m in. It says so here as well if that is a refusal which only a
-// human can change, and who may look at this node first.
+// taken returns err, of letting the node m join. It says so here as well if that is a refusal which only a
+// human can change, and who may look at this node first. Nodes that form a cluster say it themselves, since
+// each notifies the other.
 func (s *Service) taken(m member, err error) error {
 	if errors.Is(err, store.ErrForeignKeys) || errors.Is(err, store.ErrAddrInUse) {
 		s.log.Warn("node refused", "node", m.id, "addr", m.addr, "err", store.Text(err))

@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"time"
 
 	"rqlited/command"
@@ -97,20 +99,25 @@ type former struct {
 	log  *slog.Logger
 	node FormNode
 	self store.Server
+
+	// disagree has the words of those that enforce foreign keys otherwise, by address, until they
+	// agree: one that has stopped for that reason is the one that is missing.
+	disagree map[string]error
 }
 
 // Form makes the node a member of a cluster: by creating one, by joining one, or by waiting until
 // enough nodes are there to create one. It returns once the node is or will be one without further
 // help; a leader need not be known yet. A node that is a member already is one whatever happens. Any other
 // fails at once, with the words of the node that refused it, if its setting of foreign keys is not that
-// of the cluster.
+// of the cluster. As long as there is none nobody knows which setting that is: then a node fails that a
+// majority of those expected has refused, and the others go on.
 func Form(ctx context.Context, cfg FormConfig, n FormNode) error {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
 		return err
 	}
 	self := store.Server{ID: cfg.ID, Addr: cfg.Addr, Voter: cfg.Voter, ForeignKeys: cfg.ForeignKeys}
-	f := &former{cfg: cfg, log: cfg.Logger, node: n, self: self}
+	f := &former{cfg: cfg, log: cfg.Logger, node: n, self: self, disagree: make(map[string]error)}
 	members, err := n.Servers()
 	if err != nil {
 		return err
@@ -218,7 +225,7 @@ func (f *former) joinAny(ctx context.Context) (joined bool, err error) {
 	return false, nil
 }
 
-// final reports whether err is a refusal that lasts as long as the nodes run with the flags they have.
+// final reports whether err, of joining, is a refusal that lasts as long as the nodes run with the flags they have.
 func final(err error) bool { return errors.Is(err, store.ErrForeignKeys) }
 
 // bootstrap goes around until a leader is known: somebody may be leading already, somebody may
@@ -267,26 +274,46 @@ func (f *former) bootstrapEnded(ctx context.Context) error {
 			f.log.Warn("no leader yet, starting as the member this node is", "waited", f.cfg.BootstrapTimeout)
 		}
 		return nil // to wait for a leader, or to stop as a member
+	case errors.Is(context.Cause(ctx), errBootTimeout) && len(f.disagree) > 0:
+		return fmt.Errorf("%w: %w", errBootTimeout, f.disagreement())
 	case errors.Is(context.Cause(ctx), errBootTimeout):
 		return errBootTimeout
 	}
 	return errBootStopped
 }
 
-// notifyAll tells every address of the node, itself included. The first that fails ends the round:
-// the nodes have to be counted by all in the end, and the next round begins soon. An error is a
-// refusal that no further round would change.
+// disagreement says who has refused the node, in their words.
+func (f *former) disagreement() error {
+	var errs []string
+	for _, addr := range slices.Sorted(maps.Keys(f.disagree)) {
+		errs = append(errs, fmt.Sprintf("refused by %s: %s", addr, store.Text(f.disagree[addr])))
+	}
+	return errors.New(strings.Join(errs, "; "))
+}
+
+// notifyAll tells every address of the node, itself included: all have to count it in the end, and two that
+// disagree have to hear of it whatever has become of the others. An error means that more than half of the
+// nodes expected have refused it in this round.
 func (f *former) notifyAll(ctx context.Context) error {
+	refused := 0
 	for _, addr := range f.cfg.Join {
 		err := f.cfg.Client.Notify(ctx, addr, f.self, f.cfg.JoinAs)
-		if err == nil {
-			continue
+		switch {
+		case err == nil:
+			delete(f.disagree, addr)
+		case !errors.Is(err, store.ErrForeignKeys):
+			f.log.Warn("node not notified", "addr", addr, "err", store.Text(err))
+		default:
+			refused++
+			if f.disagree[addr] == nil {
+				f.log.Warn("refused by a node that is to form the cluster with this one, until one of the two is restarted with another -fk",
+					"addr", addr, "err", store.Text(err))
+			}
+			f.disagree[addr] = err
 		}
-		f.log.Warn("node not notified", "addr", addr, "err", store.Text(err))
-		if final(err) {
-			return err
-		}
+	}
+	if expected := max(f.cfg.BootstrapExpect, len(f.cfg.Join)); refused <= expected/2 {
 		return nil
 	}
-	return nil
+	return f.disagreement()
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -62,7 +63,9 @@ type formClient struct {
 
 // Refusals of a cluster whose foreign keys are on, or off, as they arrive.
 var (
-	errKeysOn  = store.FromText("foreign keys are on in this cluster and off on the node that asks (-fk): all nodes must agree")
+	errKeysOn = store.FromText("foreign keys are on in this cluster and off on the node that asks (-fk): all nodes must agree")
+	errUnlike = store.FromText("foreign keys are on on the node asked and off on the node that asks (-fk), and there is no cluster yet: all nodes must agree")
+
 	errKeysOff = store.FromText("foreign keys are off in this cluster and on on the node that asks (-fk): all nodes must agree")
 )
 
@@ -90,7 +93,7 @@ func (c *formClient) Notify(_ context.Context, addr string, self store.Server, _
 		return errUnreachable
 	}
 	if c.keys[addr] != command.Unset && self.ForeignKeys != c.keys[addr] {
-		return errKeysOn
+		return errUnlike
 	}
 	return nil
 }
@@ -249,8 +252,8 @@ func TestFormBootstrap(t *testing.T) {
 			if textOf(err) != "boot timeout" || time.Since(c.begun) != 120*time.Second {
 				t.Errorf("Form() = %v after %s; want boot timeout after 2m", err, time.Since(c.begun))
 			}
-			if slices.ContainsFunc(c.calls, func(s string) bool { return strings.HasPrefix(s, "notify c:1") }) {
-				t.Error("notified the third although the second had failed")
+			if !slices.ContainsFunc(c.calls, func(s string) bool { return strings.HasPrefix(s, "notify c:1") }) {
+				t.Error("the third was not notified because the second had failed")
 			}
 		})
 	})
@@ -302,8 +305,10 @@ func TestFormForeignKeys(t *testing.T) {
 		{name: "cluster exists", expect: 3, joins: map[string]error{"b:1": refused}, want: words, calls: []string{"join b:1 0s"}},
 		{name: "member of a cluster that was bootstrapped", expect: 3, members: []store.Server{self, other},
 			joins: map[string]error{"b:1": refused}, calls: []string{"join b:1 0s"}},
-		{name: "bootstrap", expect: 3, joins: notLeader, keys: map[string]command.Setting{"b:1": command.Off, "c:1": command.On},
-			want: words, calls: []string{"join b:1 0s", "join c:1 0s", "notify b:1 0s", "notify c:1 0s"}},
+		{name: "bootstrap, refused by the two others", expect: 3, joins: notLeader,
+			keys:  map[string]command.Setting{"b:1": command.On, "c:1": command.On},
+			want:  "refused by b:1: " + errUnlike.Error() + "; refused by c:1: " + errUnlike.Error(),
+			calls: []string{"join b:1 0s", "join c:1 0s", "notify b:1 0s", "notify c:1 0s"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -320,6 +325,162 @@ func TestFormForeignKeys(t *testing.T) {
 		})
 	}
 }
+
+// TestFormUndecided has a node refused by half of those that are to form a cluster with it. It can't know that
+// it is the odd one, so it goes on, and says so once; in the end it says why there is no cluster.
+func TestFormUndecided(t *testing.T) {
+	tests := []struct {
+		name   string
+		expect int
+		keys   map[string]command.Setting
+		gone   time.Duration // when who has refused stops
+	}{
+		{"one of three", 3, map[string]command.Setting{"b:1": command.On, "c:1": command.Off}, time.Hour},
+		{"one of three, which then stops", 3, map[string]command.Setting{"b:1": command.On, "c:1": command.Off}, 10 * time.Second},
+		{"one of two", 2, map[string]command.Setting{"b:1": command.On}, time.Hour},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				addrs := append([]string{"a:1"}, slices.Sorted(maps.Keys(tt.keys))...)
+				c := &formClient{join: map[string]error{}, keys: tt.keys}
+				for _, addr := range addrs {
+					c.join[addr] = store.ErrNotLeader
+				}
+				var said bytes.Buffer
+				cfg := formConfig(c, func(cfg *FormConfig) {
+					cfg.Join, cfg.BootstrapExpect, cfg.ForeignKeys = addrs, tt.expect, command.Off
+					cfg.Logger = slog.New(slog.NewTextHandler(&said, nil))
+					cfg.Client = until{c, "b:1", tt.gone}
+				})
+				err := Form(t.Context(), cfg, &formNode{})
+				if want := "boot timeout: refused by b:1: " + errUnlike.Error(); textOf(err) != want || time.Since(c.begun) != 120*time.Second {
+					t.Errorf("Form() = %q after %s; want %q after 2m", textOf(err), time.Since(c.begun), want)
+				}
+				if n := strings.Count(said.String(), "refused by a node that is to form the cluster"); n != 1 {
+					t.Errorf("said %d times that it is refused; want once", n)
+				}
+			})
+		})
+	}
+}
+
+// until is a client that can't reach a node after some time.
+type until struct {
+	*formClient
+	addr string
+	time time.Duration
+}
+
+func (u until) Notify(ctx context.Context, addr string, self store.Server, user Credentials) error {
+	if addr == u.addr && time.Since(u.begun) > u.time {
+		return errUnreachable
+	}
+	return u.formClient.Notify(ctx, addr, self, user)
+}
+
+// TestFormOdd starts three nodes one of which has other foreign keys. Whoever is told first, only that one
+// stops, and once it is started as the others are, they are a cluster.
+func TestFormOdd(t *testing.T) {
+	addrs := []string{"a:1", "b:1", "c:1"}
+	for _, odd := range addrs {
+		t.Run(odd, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := &party{keys: map[string]command.Setting{}, nodes: map[string]*formNode{}, counted: map[string]map[string]bool{}}
+				results := make(map[string]chan error)
+				start := func(addr string, s command.Setting) {
+					p.start(addr, s)
+					cfg := FormConfig{ID: addr, Addr: addr, Voter: true, ForeignKeys: s, Join: addrs, BootstrapExpect: 3, Client: p,
+						probe: func(context.Context, string) bool { return false }}
+					ended := make(chan error, 1)
+					results[addr] = ended
+					go func() {
+						err := Form(t.Context(), cfg, p.nodes[addr])
+						if err != nil {
+							p.stop(addr)
+						}
+						ended <- err
+					}()
+				}
+				for i, addr := range addrs {
+					s := command.On
+					if addr == odd {
+						s = command.Off
+					}
+					time.Sleep(3 * time.Second)
+					start(addr, s)
+				}
+				time.Sleep(20 * time.Second)
+				synctest.Wait()
+				for _, addr := range addrs {
+					select {
+					case err := <-results[addr]:
+						if addr != odd || err == nil {
+							t.Errorf("%s has ended with %v; want that %s ends alone", addr, err, odd)
+						}
+					default:
+						if addr == odd {
+							t.Errorf("%s goes on", odd)
+						}
+					}
+				}
+				start(odd, command.On)
+				for _, addr := range addrs {
+					if err := <-results[addr]; err != nil {
+						t.Errorf("Form() of %s = %v when all agree", addr, err)
+					}
+				}
+			})
+		})
+	}
+}
+
+// party are nodes that are to form a cluster of three. It is the FormClient of all of them.
+type party struct {
+	mu      sync.Mutex
+	keys    map[string]command.Setting // of the nodes that run; guarded by mu, as what follows
+	nodes   map[string]*formNode
+	counted map[string]map[string]bool // by whom, whom
+}
+
+func (p *party) start(addr string, s command.Setting) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.keys[addr], p.nodes[addr], p.counted[addr] = s, &formNode{}, map[string]bool{}
+}
+
+func (p *party) stop(addr string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.keys, addr)
+}
+
+func (p *party) Join(context.Context, string, store.Server, Credentials) (string, error) {
+	return "", store.ErrNotLeader
+}
+
+func (p *party) Notify(_ context.Context, addr string, self store.Server, _ Credentials) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch p.keys[addr] {
+	case command.Unset:
+		return errUnreachable
+	case self.ForeignKeys:
+	case command.On:
+		return errUnlike
+	default:
+		return store.FromText("foreign keys are off on the node asked and on on the node that asks (-fk), and there is no cluster yet: all nodes must agree")
+	}
+	p.counted[addr][self.ID] = true
+	if len(p.counted[addr]) == 3 {
+		for _, n := range p.nodes {
+			n.change(func(n *formNode) { n.leader = other })
+		}
+	}
+	return nil
+}
+
+func (p *party) Remove(context.Context, string, string, Credentials, time.Duration) error { return nil }
 
 func TestFormCanceled(t *testing.T) {
 	tests := []struct {

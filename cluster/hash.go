@@ -40,14 +40,16 @@ func decodeHashAt(b []byte) (hashAt, error) {
 
 // hashed answers a hashAt.
 type hashed struct {
-	err  string
-	hash store.StateHash
+	err     string
+	hash    store.StateHash
+	version uint64 // of the definition of the hash; zero beside an error
 }
 
 func (h hashed) append(b []byte) []byte {
 	b = command.AppendString(b, 1, h.err)
 	b = command.AppendVarint(b, 2, h.hash.Index)
-	return command.AppendString(b, 3, h.hash.Hash)
+	b = command.AppendString(b, 3, h.hash.Hash)
+	return command.AppendVarint(b, 4, h.version)
 }
 
 func decodeHashed(b []byte) (hashed, error) {
@@ -60,6 +62,8 @@ func decodeHashed(b []byte) (hashed, error) {
 			h.hash.Index = f.Bits
 		case 3:
 			h.hash.Hash = f.Text()
+		case 4:
+			h.version = f.Bits
 		}
 		return nil
 	})
@@ -67,8 +71,8 @@ func decodeHashed(b []byte) (hashed, error) {
 }
 
 // HashAt asks the node at addr for the hash of its state at index. The call ends with ctx, or after
-// 30 s if that has no deadline. Errors are those of store that the node reported, and *CallError if
-// there was no answer, as from a node of rqlite, which does not know the call.
+// 30 s if that has no deadline. Errors are those of store that the node reported, store.ErrHashVersion, and
+// *CallError if there was no answer, as from a node of rqlite, which does not know the call.
 func (c *Client) HashAt(ctx context.Context, addr string, index uint64) (store.StateHash, error) {
 	wait := callTimeout
 	if deadline, ok := ctx.Deadline(); ok {
@@ -80,14 +84,17 @@ func (c *Client) HashAt(ctx context.Context, addr string, index uint64) (store.S
 		return store.StateHash{}, err
 	}
 	h, err := decodeHashed(answer)
-	if err == nil && h.err == "" && h.hash.Index != index {
+	switch {
+	case err == nil && h.err != "":
+		return store.StateHash{}, remoteError(h.err, acts[callHash])
+	case err == nil && h.hash.Index != index:
 		err = fmt.Errorf("hash of index %d instead of %d: %w", h.hash.Index, index, ErrMalformed)
 	}
 	if err != nil {
 		return store.StateHash{}, &CallError{Addr: addr, Err: err}
 	}
-	if h.err != "" {
-		return store.StateHash{}, remoteError(h.err, acts[callHash])
+	if h.version != store.HashVersion {
+		return store.StateHash{}, fmt.Errorf("%w: %d, and this node %d", store.ErrHashVersion, h.version, store.HashVersion)
 	}
 	return h.hash, nil
 }
@@ -109,7 +116,7 @@ func (s *Service) hashAt(ctx context.Context, out []byte, c *call, refused error
 	defer cancel()
 	h, err := s.node.HashAt(ctx, m.index)
 	if err != nil {
-		h = store.StateHash{}
+		return hashed{err: store.Text(err)}.append(out), nil
 	}
-	return hashed{store.Text(err), h}.append(out), nil
+	return hashed{hash: h, version: store.HashVersion}.append(out), nil
 }

@@ -108,13 +108,14 @@ func TestNodeRefused(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			answer := func(store.Server) error { return tt.err }
 			for _, typ := range []callType{callJoin, callNotify} {
+				said := tt.said && typ == callJoin // who notifies is notified, and says it himself
 				var log bytes.Buffer
 				s := &Service{node: &fakeNode{join: answer, notify: answer}, log: slog.New(slog.NewTextHandler(&log, nil))}
 				if _, err := s.answer(t.Context(), nil, appendCall(nil, &call{typ: typ, body: member{id: "n4"}.append(nil)})); err != nil {
 					t.Fatal(err)
 				}
-				if got := strings.Contains(log.String(), `msg="node refused" node=n4`); got != tt.said {
-					t.Errorf("call %d logs %q; want a line: %v", typ, log.String(), tt.said)
+				if got := strings.Contains(log.String(), `msg="node refused" node=n4`); got != said {
+					t.Errorf("call %d logs %q; want a line: %v", typ, log.String(), said)
 				}
 			}
 		})
@@ -159,6 +160,10 @@ func TestHashAtAnswers(t *testing.T) {
 		{"of another index", frame(hashed{hash: store.StateHash{Index: 11, Hash: "00"}}), "hash of index 11 instead of 12: command: malformed message"},
 		{"nothing", frame(hashed{}), "hash of index 0 instead of 12: command: malformed message"},
 		{"no message", endFrame(append(beginFrame(nil), 0xff)), "command: malformed message: unexpected EOF"},
+		{"of another version", frame(hashed{hash: store.StateHash{Index: 12, Hash: "00"}, version: 2}),
+			"store: computes another version of the hash: 2, and this node 1"},
+		{"of no version", frame(hashed{hash: store.StateHash{Index: 12, Hash: "00"}}),
+			"store: computes another version of the hash: 0, and this node 1"},
 		{"an error", frame(hashed{err: "context deadline exceeded"}), "context deadline exceeded"},
 	}
 	for _, tt := range tests {

@@ -155,27 +155,24 @@ func (c *comparer) unanswered(index uint64, a answer) {
 
 // hashStats is what /status says about hashes. Nothing is computed for it.
 type hashStats struct {
-	Index        uint64    `json:"index"` // of the newest hash that is known
-	Hash         string    `json:"hash"`
-	Time         time.Time `json:"time"`
-	Checks       int64     `json:"checks"`
-	Mismatches   int64     `json:"mismatches"`
-	Unanswered   int64     `json:"unanswered"`
-	LastCheck    time.Time `json:"last_check"`
-	LastMismatch *mismatch `json:"last_mismatch"`
+	Index        *uint64    `json:"index"` // of the newest hash that is known; null if none is, as Hash and Time
+	Hash         *string    `json:"hash"`
+	Time         *time.Time `json:"time"`
+	Checks       int64      `json:"checks"`
+	Mismatches   int64      `json:"mismatches"`
+	Unanswered   int64      `json:"unanswered"`
+	LastCheck    *time.Time `json:"last_check"`
+	LastMismatch *mismatch  `json:"last_mismatch"`
 }
 
 func (s *Store) hashStats() hashStats {
 	n := &s.counters.checkCounters
 	st := hashStats{
 		Checks: n.checks.Load(), Mismatches: n.mismatches.Load(), Unanswered: n.unanswered.Load(),
-		LastMismatch: n.lastMismatch.Load(),
+		LastCheck: n.lastCheck.Load(), LastMismatch: n.lastMismatch.Load(),
 	}
-	if h := s.fsm.hashes.newest.Load(); h != nil {
-		st.Index, st.Hash, st.Time = h.Index, h.Hash, h.at
-	}
-	if t := n.lastCheck.Load(); t != nil {
-		st.LastCheck = *t
+	if h := s.fsm.hashes.newest.Load(); h != nil { // which does not change
+		st.Index, st.Hash, st.Time = &h.Index, &h.Hash, &h.at
 	}
 	return st
 }

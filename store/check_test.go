@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -138,7 +139,7 @@ func TestCheck(t *testing.T) {
 		}
 	}
 	eventually(t, "a check", counted(1, 0))
-	if st := leader.hashStats(); st.Mismatches != 0 || st.Unanswered != 0 || st.LastMismatch != nil || st.LastCheck.IsZero() {
+	if st := leader.hashStats(); st.Mismatches != 0 || st.Unanswered != 0 || st.LastMismatch != nil || st.LastCheck == nil {
 		t.Errorf("statistics of equal replicas are %+v", st)
 	}
 	odd := without(nodes, leader)[0]
@@ -146,8 +147,8 @@ func TestCheck(t *testing.T) {
 	eventually(t, "a mismatch", counted(2, 1))
 	st := leader.hashStats()
 	m := st.LastMismatch
-	if m.Node != odd.cfg.NodeID || m.Addr != odd.cfg.Addr || m.Index != st.Index || m.Want != st.Hash || m.Hash == st.Hash || m.Hash == "" {
-		t.Errorf("mismatch is %+v; want that of %s at %d", m, odd.cfg.NodeID, st.Index)
+	if m.Node != odd.cfg.NodeID || m.Addr != odd.cfg.Addr || m.Index != *st.Index || m.Want != *st.Hash || m.Hash == *st.Hash || m.Hash == "" {
+		t.Errorf("mismatch is %+v; want that of %s at %d", m, odd.cfg.NodeID, *st.Index)
 	}
 	if int64(len(log.take(fmt.Sprintf("replica differs node=%s addr=%s index=%d hash=%s want=%s", m.Node, m.Addr, m.Index, m.Hash, m.Want)))) != 1 {
 		t.Errorf("not one line about the mismatch: %q", log.got)
@@ -166,9 +167,20 @@ func TestCheck(t *testing.T) {
 		t.Errorf("num_hash_mismatches = %d", got)
 	}
 	for _, n := range without(nodes, leader) {
-		if st := n.hashStats(); st.Checks != 0 || st.Hash == "" {
+		if st := n.hashStats(); st.Checks != 0 || st.Hash == nil {
 			t.Errorf("%s, a follower, has %+v", n.cfg.NodeID, st)
 		}
+	}
+}
+
+// TestHashStats expects no times, index or hash in /status before there are any: a year 1 would pass for one.
+func TestHashStats(t *testing.T) {
+	t.Parallel()
+	n := newSingle(t)
+	got, err := json.Marshal(n.hashStats())
+	const want = `{"index":null,"hash":null,"time":null,"checks":0,"mismatches":0,"unanswered":0,"last_check":null,"last_mismatch":null}`
+	if err != nil || string(got) != want {
+		t.Errorf("statistics of a new node are %s, %v; want %s", got, err, want)
 	}
 }
 
@@ -223,7 +235,8 @@ func TestCheckUnanswered(t *testing.T) {
 // TestCheckAnswers has peers that answer something else.
 func TestCheckAnswers(t *testing.T) {
 	t.Parallel()
-	single := newSingle(t)
+	var log lines
+	single := newCluster(t, 1, func(c *Config) { c.Logger = log.logger() })[0]
 	single.exec(t, "CREATE TABLE foo (v TEXT)")
 	before := single.raft.LastIndex()
 	newComparer(single).check(t.Context())
@@ -249,8 +262,16 @@ func TestCheckAnswers(t *testing.T) {
 			}
 		})
 	}
+	newer := fmt.Errorf("%w: 2, and this node 1", ErrHashVersion)
+	for range 2 {
+		c.judge(7, []answer{{member: own, hash: StateHash{7, "x"}}, {member: other, err: newer}})
+	}
+	said := log.take("replica not compared node=n2 addr=h:2 index=7 err=store: computes another version of the hash: 2, and this node 1")
+	if st := single.hashStats(); st.Mismatches != 0 || st.Unanswered != 2 || len(said) != 1 {
+		t.Errorf("of a member with another version of the hash: statistics %+v, lines %q", st, said)
+	}
 	c.judge(7, []answer{{member: own, hash: StateHash{7, "x"}}, {member: other, hash: StateHash{7, "y"}}})
-	if st := single.hashStats(); st.Checks != 1 || st.Mismatches != 1 || st.LastMismatch.Hash != "y" || st.LastMismatch.Want != "x" {
+	if st := single.hashStats(); st.Checks != 3 || st.Mismatches != 1 || st.LastMismatch.Hash != "y" || st.LastMismatch.Want != "x" {
 		t.Errorf("statistics are %+v", st)
 	}
 }
@@ -345,10 +366,11 @@ func TestForeignKeysOfOthers(t *testing.T) {
 	const text = "foreign keys are on in this cluster and off on the node that asks (-fk): all nodes must agree"
 	sv := n.server()
 	sv.ForeignKeys = command.Off
-	for what, f := range map[string]func(context.Context, Server) error{"Join": leader.Join, "Notify": leader.Notify} {
-		if err := f(t.Context(), sv); !errors.Is(err, ErrForeignKeys) || err.Error() != text {
-			t.Errorf("%s = %v; want %s", what, err, text)
-		}
+	if err := leader.Join(t.Context(), sv); !errors.Is(err, ErrForeignKeys) || err.Error() != text {
+		t.Errorf("Join = %v; want %s", err, text)
+	}
+	if err := leader.Notify(t.Context(), sv); err != nil {
+		t.Errorf("Notify of a cluster that exists = %v; want that it is ignored", err)
 	}
 	if servers, err := leader.Servers(); err != nil || len(servers) != 1 {
 		t.Errorf("members are %v, %v", servers, err)
@@ -378,9 +400,11 @@ func TestForeignKeysOfOthers(t *testing.T) {
 			t.Errorf("%s takes foreign keys for %s", n.cfg.NodeID, got)
 		}
 	}
-	for _, cluster := range []command.Setting{command.Off, command.On} {
-		if err := (foreignKeysError{cluster}); FromText(Text(err)) != err {
-			t.Errorf("%v becomes %v on another node", err, FromText(Text(err)))
+	for _, own := range []command.Setting{command.Off, command.On} {
+		for _, formed := range []bool{false, true} {
+			if err := (foreignKeysError{own, formed}); FromText(Text(err)) != err {
+				t.Errorf("%v becomes %v on another node", err, FromText(Text(err)))
+			}
 		}
 	}
 }

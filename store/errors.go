@@ -49,6 +49,9 @@ var (
 	// ErrNoHash means that this node does not have the hash of the state at that index, and will not.
 	ErrNoHash = errors.New("store: no hash")
 
+	// ErrHashVersion means that a node computes hashes that can't be compared with those of this one.
+	ErrHashVersion = errors.New("store: computes another version of the hash")
+
 	// ErrNodeNotFound means that the cluster has no node of that id.
 	ErrNodeNotFound = errors.New("store: node not found in cluster")
 
@@ -71,8 +74,8 @@ var (
 	// ErrForeign means that the data directory is that of another node; nothing was changed.
 	ErrForeign = errors.New("store: data directory belongs to another node")
 
-	// ErrForeignKeys means that a node was refused because it enforces foreign keys and the cluster
-	// does not, or the other way round; nothing was changed.
+	// ErrForeignKeys means that a node was refused because it enforces foreign keys and the cluster, or a
+	// node that is to form one with it, does not, or the other way round; nothing was changed.
 	ErrForeignKeys = errors.New("store: foreign keys differ")
 
 	// ErrAddrInUse means that a node of another id has the address already.
@@ -92,12 +95,19 @@ func (e *FSMTimeoutError) Error() string {
 	return fmt.Sprintf("index %d: timeout waiting for fsm", e.Index)
 }
 
-// foreignKeysError is the ErrForeignKeys of a cluster that has foreign keys on, or off.
-type foreignKeysError struct{ cluster command.Setting }
+// foreignKeysError is the ErrForeignKeys of a node that has foreign keys on, or off: the leader of a
+// cluster, or one that is to form a cluster.
+type foreignKeysError struct {
+	own    command.Setting
+	formed bool
+}
 
 func (e foreignKeysError) Error() string {
-	node := command.SettingOf(e.cluster == command.Off)
-	return fmt.Sprintf("foreign keys are %s in this cluster and %s on the node that asks (-fk): all nodes must agree", e.cluster, node)
+	other := command.SettingOf(e.own == command.Off)
+	if e.formed {
+		return fmt.Sprintf("foreign keys are %s in this cluster and %s on the node that asks (-fk): all nodes must agree", e.own, other)
+	}
+	return fmt.Sprintf("foreign keys are %s on the node asked and %s on the node that asks (-fk), and there is no cluster yet: all nodes must agree", e.own, other)
 }
 
 func (foreignKeysError) Unwrap() error { return ErrForeignKeys }
@@ -148,9 +158,11 @@ func FromText(s string) error {
 			return t.err
 		}
 	}
-	for _, cluster := range []command.Setting{command.Off, command.On} {
-		if err := (foreignKeysError{cluster}); s == err.Error() {
-			return err
+	for _, own := range []command.Setting{command.Off, command.On} {
+		for _, formed := range []bool{false, true} {
+			if err := (foreignKeysError{own, formed}); s == err.Error() {
+				return err
+			}
 		}
 	}
 	if rest, ok := strings.CutPrefix(s, "index "); ok {

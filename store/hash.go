@@ -34,6 +34,10 @@ var (
 	errHashCut = fmt.Errorf("%w: a snapshot, or another hash, goes first", ErrBusy)
 )
 
+// HashVersion numbers the definition of the state hash. A change of db's definition of it must raise this: hashes of two
+// definitions differ though the databases are equal.
+const HashVersion = 1
+
 // StateHash is the hash of the whole database behind the log entry Index. Entries of Raft's own change
 // nothing: they count once it is certain that no command is on its way, so that nodes at rest agree.
 type StateHash struct {
@@ -43,6 +47,7 @@ type StateHash struct {
 
 // HashPeers asks other nodes for their HashAt.
 type HashPeers interface {
+	// HashAt fails with ErrHashVersion if the node computes hashes by another definition.
 	HashAt(ctx context.Context, addr string, index uint64) (StateHash, error)
 }
 

@@ -101,7 +101,7 @@ func TestHash(t *testing.T) {
 		t.Errorf("Hash = %+v; want that of before the rows, %s", got, empty.Hash)
 	}
 	st := n.hashStats()
-	if st.Hash != empty.Hash || time.Since(st.Time) > time.Minute {
+	if st.Hash == nil || *st.Hash != empty.Hash || time.Since(*st.Time) > time.Minute {
 		t.Errorf("statistics are %+v", st)
 	}
 }

@@ -108,19 +108,20 @@ type notified struct {
 }
 
 // Notify counts a node that wants to form a cluster with this one. The call that completes
-// Config.BootstrapExpect forms it. Once a leader is known, or if nothing is expected, calls are
-// ignored. It fails if the host of the node's address does not resolve, and with ErrForeignKeys if
-// the node enforces foreign keys otherwise than this one.
+// Config.BootstrapExpect forms it. On a member, once a leader is known, or if nothing is expected, calls are
+// ignored: whether a node may join a cluster that exists, its leader decides. It fails if the host of the
+// node's address does not resolve, and with ErrForeignKeys if the node enforces foreign keys otherwise than
+// this one, which does not tell whose setting is to be that of the cluster.
 func (s *Store) Notify(ctx context.Context, sv Server) error {
 	if !s.gate.enter() {
 		return ErrNotOpen
 	}
 	defer s.gate.leave()
-	if err := s.agrees(sv); err != nil {
-		return err
-	}
-	if _, known := s.Leader(); known || s.cfg.BootstrapExpect == 0 {
+	if _, known := s.Leader(); known || s.cfg.BootstrapExpect == 0 || s.HasPeers() {
 		return nil
+	}
+	if err := s.agrees(sv, false); err != nil {
+		return err
 	}
 	if err := resolve(ctx, sv.Addr); err != nil {
 		return err
@@ -176,13 +177,14 @@ func resolve(ctx context.Context, addr string) error {
 // ForeignKeys reports whether this node was started to enforce foreign keys.
 func (s *Store) ForeignKeys() bool { return s.cfg.ForeignKeys }
 
-// agrees returns an error if sv would make something else of writes than this node does, once it led.
-func (s *Store) agrees(sv Server) error {
+// agrees returns an error if sv would make something else of writes than this node does, once it led. It is
+// asked for a cluster that is formed, or that is not yet.
+func (s *Store) agrees(sv Server, formed bool) error {
 	own := command.SettingOf(s.cfg.ForeignKeys)
 	if sv.ForeignKeys == command.Unset || sv.ForeignKeys == own {
 		return nil
 	}
-	return foreignKeysError{own}
+	return foreignKeysError{own, formed}
 }
 
 // Join adds a node to the cluster; only the leader can. A member that comes with its own id and
@@ -201,7 +203,7 @@ func (s *Store) Join(ctx context.Context, sv Server) error {
 	if sv.ID == "" {
 		return &RequestError{"node id is empty"}
 	}
-	if err := s.agrees(sv); err != nil {
+	if err := s.agrees(sv, true); err != nil {
 		return err
 	}
 	if err := resolve(ctx, sv.Addr); err != nil {

@@ -117,6 +117,11 @@ func TestNotify(t *testing.T) {
 	if err := nodes[0].Notify(t.Context(), Server{ID: "n9", Addr: "no-such-host.invalid:1"}); err == nil {
 		t.Error("Notify with a host that does not exist succeeded")
 	}
+	odd := Server{ID: "n8", Addr: "127.0.0.1:8", ForeignKeys: command.On}
+	const words = "foreign keys are off on the node asked and on on the node that asks (-fk), and there is no cluster yet: all nodes must agree"
+	if err := nodes[0].Notify(t.Context(), odd); !errors.Is(err, ErrForeignKeys) || err.Error() != words {
+		t.Errorf("Notify of a node with other foreign keys = %v; want %s", err, words)
+	}
 	for _, to := range nodes {
 		for range 2 { // the second time does not count
 			for _, n := range nodes[:2] {

@@ -434,6 +434,10 @@ func (s *Store) Wait() error {
 	}
 }
 
+// Failed returns why this node has to stop, as soon as that is certain, or nil. Nothing is applied any
+// more then.
+func (s *Store) Failed() error { return s.failure.get() }
+
 func (s *Store) beginClose() { s.closeOnce.Do(func() { close(s.closing) }) }
 
 // Close stops the node and closes its files. It waits a moment for requests under way, whose fate

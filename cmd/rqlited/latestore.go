@@ -13,7 +13,6 @@ import (
 type lateStore struct {
 	store    atomic.Pointer[store.Store]
 	stopping atomic.Bool
-	failure  atomic.Pointer[error] // why the store has to be stopped; nil while it works
 }
 
 // set makes st the store; from now on it answers.
@@ -22,13 +21,10 @@ func (l *lateStore) set(st *store.Store) { l.store.Store(st) }
 // stop makes the node unready. Requests are still answered.
 func (l *lateStore) stop() { l.stopping.Store(true) }
 
-// fail notes why the store has to be stopped.
-func (l *lateStore) fail(err error) { l.failure.Store(&err) }
-
 // Failed returns why the node is about to end, or nil.
 func (l *lateStore) Failed() error {
-	if err := l.failure.Load(); err != nil {
-		return *err
+	if st := l.store.Load(); st != nil {
+		return st.Failed()
 	}
 	return nil
 }

@@ -85,8 +85,4 @@ func TestLateStore(t *testing.T) {
 	if err := l.Failed(); err != nil {
 		t.Errorf("Failed = %v; want nil", err)
 	}
-	l.fail(store.ErrForeign)
-	if err := l.Failed(); err != store.ErrForeign {
-		t.Errorf("Failed = %v; want %v", err, store.ErrForeign)
-	}
 }

@@ -22,6 +22,7 @@ import (
 var (
 	_ httpd.Database    = (*cluster.Router)(nil)
 	_ httpd.Node        = (*lateStore)(nil)
+	_ httpd.Node        = (*store.Store)(nil)
 	_ httpd.Peers       = peers{}
 	_ cluster.Node      = (*lateStore)(nil)
 	_ cluster.Node      = (*store.Store)(nil)
@@ -154,13 +155,7 @@ func (n *node) open(ctx context.Context, g *errgroup.Group) error {
 	}
 	n.store = st
 	n.late.set(st)
-	g.Go(func() error {
-		err := st.Wait()
-		if err != nil {
-			n.late.fail(err)
-		}
-		return err
-	})
+	g.Go(st.Wait)
 	if n.cfg.joinAs != "" && len(n.cfg.form.Join) > 0 {
 		n.log.Warn("joining anonymously, there is no credentials file", "join-as", n.cfg.joinAs)
 	}
