@@ -402,7 +402,7 @@ func TestFormOdd(t *testing.T) {
 						ended <- err
 					}()
 				}
-				for i, addr := range addrs {
+				for _, addr := range addrs {
 					s := command.On
 					if addr == odd {
 						s = command.Off

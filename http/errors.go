@@ -3,6 +3,7 @@ package http
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 
 	"rqlited/store"
@@ -72,7 +73,11 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if leaderUnknown(err) {
 		s.counters.add(leaderNotFound, 1)
 	} else if _, expected := errors.AsType[*statusError](err); !expected {
-		s.log.Error("request failed", "method", r.Method, "path", r.URL.Path, "err", err)
+		level := slog.LevelError
+		if s.node.Failed() != nil {
+			level = slog.LevelWarn // one line tells why the node ends; this is a consequence
+		}
+		s.log.Log(r.Context(), level, "request failed", "method", r.Method, "path", r.URL.Path, "err", err)
 	}
 	if text == "" {
 		w.WriteHeader(code)

@@ -328,7 +328,7 @@ func (s *Store) fail(err error) {
 	}
 	s.mu.Unlock()
 	if first {
-		s.log.Error("snapshots cannot be published until the next start", "err", err)
+		s.log.Warn("snapshots cannot be published until the next start", "err", err) // whoever uses the store decides
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"sync/atomic"
 
 	"github.com/hashicorp/go-msgpack/v2/codec"
 	"github.com/hashicorp/raft"
@@ -23,6 +24,8 @@ var (
 	// errKeyNotFound has the words that Raft knows a value by that was never set.
 	errKeyNotFound = errors.New("not found")
 
+	errBroken = errors.New("store: nothing is written to a log that has failed")
+
 	castagnoli = crc32.MakeTable(crc32.Castagnoli)
 )
 
@@ -34,6 +37,7 @@ var (
 type boltLog struct {
 	conn   *bbolt.DB
 	handle *codec.MsgpackHandle
+	broken atomic.Bool // something could not be written: nobody knows what is on the disk
 }
 
 // seal is the value of keySeal: version, the four numbers, and a checksum of these and of all other
@@ -127,7 +131,7 @@ func openBolt(path string, in *inspection) (*boltLog, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
-	b := &boltLog{conn, &codec.MsgpackHandle{}}
+	b := &boltLog{conn: conn, handle: &codec.MsgpackHandle{}}
 	if !in.sealed {
 		if err := b.adopt(in); err != nil {
 			return nil, errors.Join(fmt.Errorf("open %s: %w", path, err), conn.Close())
@@ -195,6 +199,9 @@ func (b *boltLog) decode(index uint64, data []byte, e *raft.Log) error {
 
 // update changes log and settings in one transaction, and the seal with them.
 func (b *boltLog) update(change func(logs, conf *bbolt.Bucket, s *seal) error) error {
+	if b.broken.Load() {
+		return errBroken
+	}
 	return b.conn.Update(func(tx *bbolt.Tx) error {
 		logs, conf := tx.Bucket(bucketLogs), tx.Bucket(bucketConf)
 		s, err := openSeal(settings(conf)) // or this would vouch for what has changed by itself

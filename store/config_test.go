@@ -3,6 +3,7 @@ package store
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
 	"testing"
@@ -52,14 +53,18 @@ func TestRaftLogger(t *testing.T) {
 	var out bytes.Buffer
 	log := slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	closing := make(chan struct{})
-	l := newRaftLogger(log, slog.LevelInfo, closing)
+	l := newRaftLogger(log, slog.LevelInfo, closing, nil)
 	l.Debug("hidden")
 	l.Info("shown", "servers", hclog.Fmt("%+v", []raft.Server{{ID: "n1", Address: "h:1"}}), "state", raft.Leader)
 	l.With("peer", "n2").Warn("warned")
 	l.Error("failed to take snapshot", "error", raft.ErrNothingNewToSnapshot, "hidden", true)
 	l.Error("failed to take snapshot", "error", errors.New("disk is slow"))
+	l.Error("failed to take snapshot", "error", fmt.Errorf("failed to start snapshot: %v", errHashing), "hidden", true)
 	close(closing)
 	l.Error("hidden: connection closed")
+	failed := make(chan struct{})
+	close(failed)
+	newRaftLogger(log, slog.LevelInfo, nil, failed).Error("failed to take snapshot", "error", "hidden: append failed")
 	got := out.String()
 	for _, part := range []string{"level=INFO msg=shown", "ID:n1", "state=Leader", "level=WARN msg=warned", "peer=n2", "part=raft",
 		`level=WARN msg="failed to take snapshot" part=raft error="disk is slow"`} {

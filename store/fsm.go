@@ -209,7 +209,7 @@ func (f *fsm) capture() (*capture, error) {
 	case errors.Is(err, db.ErrBusy), errors.Is(err, db.ErrClosed):
 		return nil, err
 	case err != nil:
-		err = fmt.Errorf("capture database: %w", err)
+		err = fmt.Errorf("capture %s: %w", dbFile, err)
 		f.failure.set(err) // it is open what the main file holds now
 		return nil, err
 	}
@@ -260,14 +260,14 @@ func (f *fsm) restore(ctx context.Context, rc io.ReadCloser) error {
 	defer cancel()
 	if err := writeImage(ctx, f.fs, rc, f.image); err != nil {
 		f.counters.restoresFailed.Add(1)
-		return fmt.Errorf("restore snapshot %s: %w", meta.ID, err)
+		return fmt.Errorf("restore snapshot %s to %s: %w", meta.ID, restoreFile, err)
 	}
 	f.turn.take()
 	defer f.turn.give()
 	f.hashes.replaced()
 	if err := f.db.Replace(f.image, meta.ID); err != nil {
 		f.counters.restoresFailed.Add(1)
-		return fmt.Errorf("switch to snapshot %s: %w", meta.ID, err)
+		return fmt.Errorf("switch %s to snapshot %s: %w", dbFile, meta.ID, err)
 	}
 	f.base.Store(&meta.ID)
 	f.changed.Store(meta.Index)

@@ -1,20 +1,26 @@
 package store
 
-import "sync"
+import (
+	"fmt"
+	"sync"
+	"sync/atomic"
+)
 
 // latch keeps the first error that ends the node, and tells whoever waits for it.
 type latch struct {
-	once sync.Once
-	ch   chan struct{} // closed once err is set
-	err  error
+	once  sync.Once
+	ch    chan struct{} // closed once err is set
+	err   error
+	state atomic.Uint64 // index of the newest entry applied: whoever repairs the node wants to know
 }
 
 func newLatch() *latch { return &latch{ch: make(chan struct{})} }
 
-// set keeps err unless an earlier one is kept, and reports whether it does.
+// set keeps err, and with it the state that the node stops at, unless an earlier one is kept, and reports whether
+// it does. Err says what failed and names the file, for it becomes the one line about the end of the node.
 func (l *latch) set(err error) (first bool) {
 	l.once.Do(func() {
-		l.err = err
+		l.err = fmt.Errorf("%w (state is at index %d)", err, l.state.Load())
 		close(l.ch)
 		first = true
 	})

@@ -81,8 +81,12 @@ func openLog(path string, fail func(error)) (*logStore, error) {
 	if err != nil {
 		return nil, errors.Join(err, bolt.Close())
 	}
+	broken := func(err error) {
+		bolt.broken.Store(true)
+		fail(err)
+	}
 	return &logStore{
-		LogCache: cache, bolt: bolt, fail: fail, cut: func() {}, raft: &atomic.Pointer[raft.Raft]{},
+		LogCache: cache, bolt: bolt, fail: broken, cut: func() {}, raft: &atomic.Pointer[raft.Raft]{},
 		damaged: in.damaged,
 		step:    func(string) error { return nil },
 	}, nil

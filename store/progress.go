@@ -43,6 +43,7 @@ func (p *progress) index() uint64 { return p.now.Load().index }
 // publish makes a the newest state and wakes those who waited for it.
 func (p *progress) publish(a applied) {
 	p.now.Store(&a)
+	p.failure.state.Store(a.index)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.waiters = slices.DeleteFunc(p.waiters, func(w waiter) bool {

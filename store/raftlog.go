@@ -38,12 +38,13 @@ type logBridge struct {
 	log     *slog.Logger
 	level   slog.Level
 	closing <-chan struct{} // after that, what breaks is no news
+	failed  <-chan struct{} // likewise: what has failed is told elsewhere, in one line
 }
 
 // newRaftLogger returns the logger that Raft is given. Messages below level are dropped.
-func newRaftLogger(log *slog.Logger, level slog.Level, closing <-chan struct{}) hclog.Logger {
+func newRaftLogger(log *slog.Logger, level slog.Level, closing, failed <-chan struct{}) hclog.Logger {
 	l := hclog.NewInterceptLogger(&hclog.LoggerOptions{Name: "raft", Level: hclog.Off, Output: io.Discard})
-	l.RegisterSink(&logBridge{log.With("part", "raft"), level, closing})
+	l.RegisterSink(&logBridge{log.With("part", "raft"), level, closing, failed})
 	return l
 }
 
@@ -60,16 +61,20 @@ func (b *logBridge) Accept(_ string, level hclog.Level, msg string, args ...any)
 	case hclog.Error:
 		l = slog.LevelError
 	}
-	select {
-	case <-b.closing:
-		l = min(l, slog.LevelDebug)
-	default:
-	}
 	switch {
 	case slices.Contains(args, any(raft.ErrNothingNewToSnapshot)):
 		l = slog.LevelDebug // the node is idle
+	case msg == "failed to take snapshot" && strings.Contains(fmt.Sprint(args...), errHashing.Error()):
+		l = slog.LevelDebug // a hash takes a moment, and gives way in the end; Raft passes on no more than the text
 	case msg == "failed to take snapshot":
 		l = slog.LevelWarn // Raft tries again; what is final ends the node, and says so
+	}
+	select {
+	case <-b.closing:
+		l = min(l, slog.LevelDebug)
+	case <-b.failed:
+		l = min(l, slog.LevelDebug)
+	default:
 	}
 	if l < b.level || !b.log.Enabled(context.Background(), l) {
 		return

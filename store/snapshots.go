@@ -57,7 +57,7 @@ func (s *snapshots) Create(version raft.SnapshotVersion, index, term uint64, con
 	configurationIndex uint64, trans raft.Transport) (raft.SnapshotSink, error) {
 	inner, err := s.Store.Create(version, index, term, configuration, configurationIndex, trans)
 	if err != nil {
-		return nil, s.note(err)
+		return nil, s.note("create snapshot in "+snapshotsDir, err)
 	}
 	s.created.Add(1)
 	k, ok := inner.(*snapshot.Sink)
@@ -67,10 +67,10 @@ func (s *snapshots) Create(version raft.SnapshotVersion, index, term uint64, con
 	return &sink{Sink: k, store: s, index: index, term: term, idle: time.AfterFunc(s.idleLimit, s.cutPeers)}, nil
 }
 
-// note latches the failure of a disk that did not sync.
-func (s *snapshots) note(err error) error {
+// note latches the failure of a disk that did not sync during act.
+func (s *snapshots) note(act string, err error) error {
 	if errors.Is(err, snapshot.ErrSyncFailed) || errors.Is(err, vfs.ErrUncertain) {
-		s.fsm.failure.set(fmt.Errorf("publish snapshot: %w", err))
+		s.fsm.failure.set(fmt.Errorf("%s: %w", act, err))
 	}
 	return err
 }
@@ -111,13 +111,17 @@ func (k *sink) Close() error {
 	if k.capture != nil {
 		err := k.publish()
 		k.store.fsm.counters.snapshot(err, k.capture)
-		return k.store.note(err)
+		return k.note(err)
 	}
 	if err := k.install(); err != nil {
 		k.store.logs.installFailures.Add(1)
-		return k.store.note(err)
+		return k.note(err)
 	}
 	return nil
+}
+
+func (k *sink) note(err error) error {
+	return k.store.note(fmt.Sprintf("publish snapshot %s in %s", k.ID(), snapshotsDir), err)
 }
 
 // publish publishes a capture. It takes the turn, which Release gives back: only then has Raft
@@ -140,7 +144,8 @@ func (k *sink) publish() error {
 	}
 	// From here on the snapshot stands. What fails now costs the next start a restore, unless it
 	// is a sync of the main file.
-	if err := s.note(k.capture.published(s.fsm.db, id)); err != nil {
+	err := k.capture.published(s.fsm.db, id)
+	if err = s.note("mark "+dbFile+" as equal to the snapshot", err); err != nil {
 		s.log.Warn("live database not marked as equal to the snapshot", "snapshot", id, "err", err)
 	}
 	return nil

@@ -321,9 +321,9 @@ func (s *Store) startRaft() error {
 	if err != nil {
 		return err
 	}
-	log := newRaftLogger(s.log, level, s.closing)
+	log := newRaftLogger(s.log, level, s.closing, s.failure.ch)
 	trans := newTransport(s.layer, s.logs, log)
-	r, err := raft.NewRaft(s.raftConfig(log), s.fsm, s.logs, s.logs.bolt, s.snaps, trans)
+	r, err := raft.NewRaft(s.raftConfig(log), s.fsm, s.logs, settingsStore{s.logs.bolt, s.logs}, s.snaps, trans)
 	if err != nil {
 		return errors.Join(fmt.Errorf("start raft: %w", err), trans.Close())
 	}

@@ -331,7 +331,7 @@ func TestPoisonedEntry(t *testing.T) {
 			n := newSingle(t)
 			before := n.exec(t, "CREATE TABLE foo (v TEXT)").Index
 			n.raft.Apply([]byte(tt.data), waitFor)
-			want := fmt.Sprintf(tt.want, before+1)
+			want := fmt.Sprintf(tt.want+" (state is at index %d)", before+1, before)
 			for range 2 {
 				if err := n.Wait(); err == nil || err.Error() != want {
 					t.Errorf("Wait = %v; want %s", err, want)
