@@ -335,8 +335,10 @@ func TestProcessMemory(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Logf("process memory: at most %d MiB", kib>>10)
-	if kib > 900<<10 {
-		t.Errorf("the process has needed %d MiB, want at most 900", kib>>10)
+	// What an entry may need: 512 MiB while it is run and 512 MiB of the statement that is being prepared, 64 MiB of rows
+	// twice over, and some for the process itself, which is more under the race detector.
+	if kib > 1200<<10 {
+		t.Errorf("the process has needed %d MiB, want at most 1200", kib>>10)
 	}
 }
 

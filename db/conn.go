@@ -303,6 +303,7 @@ func (c *conn) taint(s *stmt) { c.tainted = c.tainted || s.state() || c.role == 
 
 func (s *stmt) pragma() bool      { return s.seen&C.SEEN_PRAGMA != 0 }      // is one
 func (s *stmt) state() bool       { return s.seen&C.SEEN_STATE != 0 }       // leaves state on the connection
+func (s *stmt) check() bool       { return s.seen&C.SEEN_CHECK != 0 }       // looks for damage
 func (s *stmt) schema() bool      { return s.seen&C.SEEN_SCHEMA != 0 }      // changes it
 func (s *stmt) transaction() bool { return s.seen&C.SEEN_TRANSACTION != 0 } // begins or ends one
 
@@ -350,7 +351,13 @@ func (c *conn) beginEntry(clockMillis int64, seed uint64) {
 	C.db_begin_entry(c.c, C.int64_t(clockMillis), C.uint64_t(seed))
 }
 
-func (c *conn) endEntry() { C.db_end_entry(c.c) }
+// endEntry ends it. A transaction or a statement that is still open would be part of what comes next.
+func (c *conn) endEntry() {
+	C.db_end_entry(c.c)
+	if C.db_settle(c.c) != 0 {
+		c.tainted = true
+	}
+}
 
 // Modes of checkpoint.
 const (

@@ -106,7 +106,7 @@ func otherImage(t testing.TB) []byte {
 // newLife makes a database at snapshot 1-1, with a marker and writes behind it.
 func newLife(t testing.TB, other []byte) *life {
 	t.Helper()
-	l := &life{m: newMirror(t.TempDir(), -1), s: chain{images: map[string][]byte{"7-7": other}}, sure: "1-1"}
+	l := &life{m: newMirror(memoryDir(t), -1), s: chain{images: map[string][]byte{"7-7": other}}, sure: "1-1"}
 	l.image = filepath.Join(l.m.dir, "image")
 	var err error
 	if l.d, err = Open(l.m.path(), Config{FS: l.m, ReadersGrace: time.Millisecond}); err != nil {
@@ -365,7 +365,7 @@ func TestMarkerCrash(t *testing.T) {
 	t.Log("seed", seed)
 	v := &verifier{seed: seed}
 	for op := 0; ; op++ {
-		l := &life{m: newMirror(t.TempDir(), op), s: chain{images: map[string][]byte{}}}
+		l := &life{m: newMirror(memoryDir(t), op), s: chain{images: map[string][]byte{}}}
 		err := scenario(t, l.m, &l.s)
 		v.when = fmt.Sprintf("power cut before operation %d", op)
 		if err != nil && !errors.Is(err, crashfs.ErrPowerLost) {
@@ -494,34 +494,40 @@ type verifier struct {
 }
 
 // disk returns one of the disks that l may leave: without what was not synced, with all of it, with
-// parts.
-func (v *verifier) disk(t *testing.T, l *life, kind int) *mirror {
-	t.Helper()
+// parts. The WAL is found on all but the first.
+func (v *verifier) disk(l *life, kind int) (disk *crashfs.FS, wal []byte) {
 	switch kind {
 	case 0:
-		return remount(t, l.m.copy.Restart(), nil)
+		return l.m.copy.Restart(), nil
 	case 1:
-		return remount(t, l.m.copy.Kill(), l.m.wal)
+		return l.m.copy.Kill(), l.m.wal
 	}
-	return remount(t, l.m.copy.RestartRandom(v.seed+uint64(kind)), l.m.wal)
+	return l.m.copy.RestartRandom(v.seed + uint64(kind)), l.m.wal
+}
+
+// mount makes a real disk of one that l may leave.
+func (v *verifier) mount(t *testing.T, l *life, kind int) *mirror {
+	t.Helper()
+	disk, wal := v.disk(l, kind)
+	return remount(t, disk, wal)
 }
 
 // disks starts from disks of the given kinds.
 func (v *verifier) disks(t *testing.T, l *life, kinds ...int) {
 	t.Helper()
 	for _, kind := range kinds {
-		for _, head := range v.heads(t, l, kind) {
-			v.start(t, l, v.disk(t, l, kind), head, fmt.Sprintf("%s, disk %d", v.when, kind))
+		for _, head := range v.heads(l, kind) {
+			v.start(t, l, v.mount(t, l, kind), head, fmt.Sprintf("%s, disk %d", v.when, kind))
 		}
 	}
 }
 
 // heads returns the snapshots that a start may have as the head and that matter: the one that the
 // marker names, the newest and the one before it.
-func (v *verifier) heads(t *testing.T, l *life, kind int) []string {
-	t.Helper()
+func (v *verifier) heads(l *life, kind int) []string {
 	heads := map[string]bool{l.s.head: true, l.sure: true, l.before: true}
-	if m, err := readMarker(vfs.OS, v.disk(t, l, kind).path()); err == nil {
+	disk, _ := v.disk(l, kind)
+	if m, err := readMarker(disk, "/db.sqlite"); err == nil {
 		heads[m.Snapshot] = true
 	}
 	delete(heads, "")
@@ -531,9 +537,9 @@ func (v *verifier) heads(t *testing.T, l *life, kind int) []string {
 // secondCut cuts the power in the opening too.
 func (v *verifier) secondCut(t *testing.T, l *life) {
 	t.Helper()
-	for _, head := range v.heads(t, l, 2) {
+	for _, head := range v.heads(l, 2) {
 		for op := 0; ; op++ {
-			m := v.disk(t, l, 2)
+			m := v.mount(t, l, 2)
 			m.left = op
 			d, err := Open(m.path(), Config{FS: m, Head: head})
 			if err == nil {
@@ -545,7 +551,7 @@ func (v *verifier) secondCut(t *testing.T, l *life) {
 			}
 			v.cuts++
 			again := &life{m: m, s: l.s, flipped: l.flipped, gone: l.gone}
-			v.start(t, again, v.disk(t, again, op%4), head, fmt.Sprintf("%s, again before operation %d of opening", v.when, op))
+			v.start(t, again, v.mount(t, again, op%4), head, fmt.Sprintf("%s, again before operation %d of opening", v.when, op))
 		}
 	}
 }
@@ -557,7 +563,10 @@ func (v *verifier) start(t *testing.T, l *life, m *mirror, head, when string) {
 	if err != nil {
 		t.Fatalf("%s: opening for %s: %v", when, head, err)
 	}
-	defer d.Close()
+	defer func() {
+		d.Close()
+		os.RemoveAll(m.dir) // thousands of them would fill memory
+	}()
 	v.starts++
 	kept := d.Head() == head
 	if kept {

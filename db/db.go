@@ -217,6 +217,9 @@ func (d *DB) openWriter() (*conn, error) {
 	if err == nil {
 		err = c.readTraits()
 	}
+	if err == nil {
+		err = c.loadVirtual()
+	}
 	if err != nil {
 		return nil, errors.Join(err, c.close())
 	}

@@ -21,6 +21,9 @@ func (c *conn) readTraits() error {
 		return err
 	}
 	c.schema = traits{changes: rows[0][0] != int64(0), virtual: rows[0][1] != int64(0)}
+	if err := c.readForgetful(); err != nil {
+		return err
+	}
 	return c.readCounting()
 }
 
@@ -64,7 +67,7 @@ func (c *conn) beforeWrite(s *stmt) error {
 	if s.seen&C.SEEN_ROLLBACK != 0 {
 		c.undone = true
 	}
-	if s.seen&C.SEEN_COUNTED != 0 && s.seen&(C.SEEN_SCHEMA|C.SEEN_ANALYZE) == 0 {
+	if s.seen&C.SEEN_COUNTED != 0 && !s.readOnly && s.seen&(C.SEEN_SCHEMA|C.SEEN_ANALYZE) == 0 {
 		c.c.counted = 1
 	}
 	return c.checkFull()

@@ -13,6 +13,7 @@ void db_local_time_is_utc(int utc);
 int db_local_functions(db_conn *c);
 int db_local_table(const char *name);
 
+int db_listed(const db_list *l, const char *schema, const char *name);
 void db_watch_rowids(db_conn *c);
 void db_before_step(db_conn *c);
 

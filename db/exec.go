@@ -85,6 +85,9 @@ func (c *conn) queryFrom(s *stmt, tail string, params []command.Param, qualify b
 			if c.role == reader && !s.readOnly && !s.explain && !s.pragma() {
 				return nil, &sqlError{code: codeReadOnly, msg: msgWrite}
 			}
+			if c.role == reader && s.check() {
+				return c.checkRows(s, qualify)
+			}
 			return c.rows(s, qualify)
 		}
 		used += s.params

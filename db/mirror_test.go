@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -42,6 +43,27 @@ func newMirror(dir string, left int) *mirror {
 	return &mirror{FS: vfs.OS, dir: dir, copy: crashfs.New(), made: map[string]vfs.File{}, left: left, failIn: -1}
 }
 
+// memoryDir returns a directory in memory if there is enough, for nothing in it has to last: ext4 takes long to find an
+// inode for a new file when many files have just been deleted.
+func memoryDir(t testing.TB) string {
+	t.Helper()
+	const memory = "/dev/shm"
+	var st syscall.Statfs_t
+	if err := syscall.Statfs(memory, &st); err != nil || st.Bavail*uint64(st.Bsize) < 1<<30 {
+		return t.TempDir()
+	}
+	dir, err := os.MkdirTemp(memory, "rqlited-test-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
+}
+
 func (m *mirror) path() string { return filepath.Join(m.dir, "db.sqlite") }
 
 func (m *mirror) name(name string) string {
@@ -51,7 +73,7 @@ func (m *mirror) name(name string) string {
 // remount makes a real disk of what a power cut has left of another.
 func remount(t testing.TB, disk *crashfs.FS, wal []byte) *mirror {
 	t.Helper()
-	m := newMirror(t.TempDir(), -1)
+	m := newMirror(memoryDir(t), -1)
 	m.copy = disk
 	names, err := disk.ReadDir("/")
 	if err != nil {

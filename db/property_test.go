@@ -59,7 +59,7 @@ type outcome struct {
 const marks = 50
 
 func newProperty(t *testing.T, seed uint64) *property {
-	return &property{t: t, seed: seed, cfg: Config{ForeignKeys: seed%2 == 0, ReadersGrace: time.Millisecond}}
+	return &property{t: t, seed: seed, cfg: Config{ForeignKeys: seed%2 == 0, ReadersGrace: time.Millisecond, bounds: small}}
 }
 
 // straight makes the log by applying it.

@@ -39,7 +39,8 @@ void db_list_free(db_list **list) {
 	}
 }
 
-static int listed(const db_list *l, const char *schema, const char *name) {
+// db_listed says whether a list has a name.
+int db_listed(const db_list *l, const char *schema, const char *name) {
 	for (; l != NULL; l = l->next) {
 		if (sqlite3_stricmp(l->schema, schema) == 0 && sqlite3_stricmp(l->name, name) == 0) {
 			return 1;
@@ -54,7 +55,7 @@ static void updated(void *p, int op, const char *schema, const char *table, int6
 	if (rowid != INT64_MAX || op == DELETE || c->overfull) {
 		return;
 	}
-	if (listed(c->counting, schema, table) || listed(c->full, schema, table)) {
+	if (db_listed(c->counting, schema, table) || db_listed(c->full, schema, table)) {
 		return;
 	}
 	c->overfull = 1;
@@ -74,11 +75,11 @@ void db_before_step(db_conn *c) {
 	c->total_before = sqlite3_total_changes64(c->db);
 }
 
-// db_overfull_done makes SQL forget what the statement taken back has drawn and counted. changes() is left.
-void db_overfull_done(db_conn *c) {
+// db_overfull_done makes SQL forget what the statement taken back has drawn and counted.
+int db_overfull_done(db_conn *c) {
 	c->overfull = 0;
-	c->counted = 0;
+	c->counted = 1;
 	sqlite3_set_last_insert_rowid(c->db, c->rowid_before);
 	c->total_base += sqlite3_total_changes64(c->db) - c->total_before;
-	c->changes_base = -1; // unknown
+	return db_forget_changes(c);
 }

@@ -161,8 +161,7 @@ func (c *conn) overfull() error {
 			return err
 		}
 	}
-	C.db_overfull_done(c.c)
-	if rc := C.db_zero_changes(c.c); rc != 0 {
+	if rc := C.db_overfull_done(c.c); rc != 0 {
 		return c.failure(rc)
 	}
 	return e

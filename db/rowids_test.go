@@ -75,6 +75,8 @@ func TestLargestRowidRollsBack(t *testing.T) {
 		{"on its own", false, []string{"INSERT INTO m VALUES(5,5)", insert, counters, "SELECT id FROM m"}, "5/1; error " + refused + "; [[5,0,1]]; [[5]]"},
 		{"BEGIN", false, []string{"INSERT INTO m VALUES(5,5)", "BEGIN", "INSERT INTO m VALUES(6,6)", insert, counters, "COMMIT", "SELECT id FROM m"},
 			"5/1; read error " + msgTakenBack + "; error " + msgTakenBack + "; error " + refused + "; [[6,0,2]]; read error cannot commit - no transaction is active; [[5]]"},
+		{"with a row", false, []string{"INSERT INTO m VALUES(5,5)", insert + " RETURNING id", counters}, "5/1; error " + refused + "; [[5,0,1]]"},
+		{"changes afterwards", false, []string{"INSERT INTO m VALUES(5,5)", insert, "INSERT INTO m VALUES(6,6)", counters}, "5/1; error " + refused + "; 6/1; [[6,1,2]]"},
 		{"transaction of the request", true, []string{"INSERT INTO m VALUES(5,5)", insert, "SELECT 1"}, "5/1; error " + refused},
 	}
 	for _, tt := range tests {

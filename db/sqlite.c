@@ -32,6 +32,9 @@ WEAK double sqlite3_column_double(sqlite3_stmt *, int);
 WEAK const unsigned char *sqlite3_column_text(sqlite3_stmt *, int);
 WEAK const void *sqlite3_column_blob(sqlite3_stmt *, int);
 WEAK int sqlite3_column_bytes(sqlite3_stmt *, int);
+WEAK int sqlite3_txn_state(sqlite3 *, const char *);
+WEAK sqlite3_stmt *sqlite3_next_stmt(sqlite3 *, sqlite3_stmt *);
+WEAK int sqlite3_stmt_busy(sqlite3_stmt *);
 WEAK int sqlite3_get_autocommit(sqlite3 *);
 WEAK int64_t sqlite3_last_insert_rowid(sqlite3 *);
 WEAK void sqlite3_set_last_insert_rowid(sqlite3 *, int64_t);
@@ -121,6 +124,9 @@ static int deny(db_conn *c, int reason) {
 
 static int authorize_pragma(db_conn *c, const char *name, const char *arg) {
 	c->seen |= SEEN_PRAGMA;
+	if (sqlite3_stricmp(name, "integrity_check") == 0 || sqlite3_stricmp(name, "quick_check") == 0) {
+		c->seen |= SEEN_CHECK;
+	}
 	if (sqlite3_stricmp(name, "wal_checkpoint") == 0 || (arg != NULL && listed(fixed, name))) {
 		return deny(c, DENIED_PRAGMA);
 	}
@@ -149,6 +155,8 @@ static void see_read(db_conn *c, const char *table) {
 		strncpy(c->local, table, sizeof c->local - 1);
 	} else if (sqlite3_stricmp(table, "pragma_table_info") == 0 || sqlite3_stricmp(table, "pragma_table_xinfo") == 0) {
 		c->seen |= SEEN_COLUMNS;
+	} else if (sqlite3_stricmp(table, "pragma_integrity_check") == 0 || sqlite3_stricmp(table, "pragma_quick_check") == 0) {
+		c->seen |= SEEN_CHECK;
 	}
 }
 
@@ -219,6 +227,9 @@ static int authorize(void *p, int action, const char *a, const char *b, const ch
 			c->seen |= SEEN_SCHEMA;
 		} else if (a != NULL && sqlite3_stricmp(a, "sqlite_temp_master") != 0) {
 			c->seen |= SEEN_COUNTED;
+		}
+		if (a != NULL && schema != NULL && db_listed(c->forgetful, schema, a)) {
+			c->seen |= SEEN_STATE;
 		}
 		return OK;
 	case 31: // a call of a function
@@ -498,6 +509,7 @@ int db_close(db_conn *c) {
 	free(c->buf.p);
 	free(c->meta.p);
 	db_list_free(&c->counting);
+	db_list_free(&c->forgetful);
 	db_list_free(&c->full);
 	db_list_free(&c->targets);
 	free(c);
@@ -560,7 +572,7 @@ int db_finalize(db_conn *c, sqlite3_stmt *s) {
 static int step(db_conn *c, sqlite3_stmt *s) {
 	c->denied = DENIED_NOT;
 	c->stepping = 1;
-	if (c->role == ROLE_WRITER) {
+	if (c->role == ROLE_WRITER && !sqlite3_stmt_busy(s)) { // after the first row it has drawn and counted already
 		db_before_step(c);
 	}
 	c->reading = sqlite3_stmt_readonly(s);
@@ -573,10 +585,9 @@ static int step(db_conn *c, sqlite3_stmt *s) {
 	return rc;
 }
 
-// changed says whether a statement of this entry has set sqlite3_changes, or it is 0 anyway.
-static int changed(db_conn *c) {
-	return c->counted || sqlite3_total_changes64(c->db) != c->total_base || sqlite3_changes64(c->db) != c->changes_base;
-}
+// changed says whether a statement of this entry has set sqlite3_changes. DROP TABLE may set it to 0, as it deletes the
+// rows first where foreign keys need that; it counts only if there were any, as that could not be told from a 0 of before.
+static int changed(db_conn *c) { return c->counted || sqlite3_total_changes64(c->db) != c->total_base; }
 
 static void counters(db_conn *c) {
 	c->autocommit = sqlite3_get_autocommit(c->db);
@@ -778,10 +789,12 @@ static int write_nothing(db_conn *c, const char *sql) {
 // db_zero_changes makes sqlite3_changes return 0 unless a statement of this entry has set it, so that
 // changes() does not tell what an earlier entry did. SQLite has no call for that, but a DELETE does it.
 int db_zero_changes(db_conn *c) {
-	if (sqlite3_changes64(c->db) == 0 || (changed(c) && c->changes_base >= 0)) {
-		return OK;
-	}
-	return write_nothing(c, "DELETE FROM main.sqlite_schema WHERE 0");
+	return changed(c) ? OK : db_forget_changes(c);
+}
+
+// db_forget_changes makes sqlite3_changes return 0.
+int db_forget_changes(db_conn *c) {
+	return sqlite3_changes64(c->db) == 0 ? OK : write_nothing(c, "DELETE FROM main.sqlite_schema WHERE 0");
 }
 
 // db_write_nothing begins and ends a transaction, so that memory that SQLite needs once, when it writes first, does not
@@ -792,7 +805,6 @@ int db_write_nothing(db_conn *c) { return write_nothing(c, "DELETE FROM main.sql
 void db_begin_entry(db_conn *c, int64_t clock, uint64_t seed) {
 	sqlite3_set_last_insert_rowid(c->db, 0);
 	c->total_base = sqlite3_total_changes64(c->db);
-	c->changes_base = sqlite3_changes64(c->db);
 	c->counted = 0;
 	c->seeded = seed != 0;
 	c->rng = seed;
@@ -808,6 +820,22 @@ void db_end_entry(db_conn *c) {
 	c->seeded = 0;
 	c->utc = 0;
 	db_vfs_begin(c->vfs, 0);
+}
+
+// db_settle ends what the entry has left running, and says whether there was anything. Nothing but a fault of SQLite, or of
+// a virtual table, can leave it.
+int db_settle(db_conn *c) {
+	int unsettled = sqlite3_txn_state(c->db, NULL) != 0;
+	for (sqlite3_stmt *s = sqlite3_next_stmt(c->db, NULL); s != NULL; s = sqlite3_next_stmt(c->db, s)) {
+		if (sqlite3_stmt_busy(s)) {
+			unsettled = 1;
+			db_reset(c, s);
+		}
+	}
+	if (!sqlite3_get_autocommit(c->db)) {
+		db_exec(c, "ROLLBACK");
+	}
+	return unsettled;
 }
 
 int db_foreign_keys(db_conn *c, int on) { return sqlite3_db_config(c->db, DBCONFIG_ENABLE_FKEY, on, NULL); }

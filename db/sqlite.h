@@ -25,6 +25,7 @@ enum {
 	SEEN_LOCAL = 1024,     // a table whose content differs between nodes
 	SEEN_COUNTED = 2048,   // INSERT, UPDATE or DELETE: sets changes()
 	SEEN_ANALYZE = 4096,
+	SEEN_CHECK = 8192,     // integrity_check or quick_check
 };
 
 enum { ACTION_DELETE = 9, ACTION_INSERT = 18 };
@@ -80,6 +81,7 @@ typedef struct {
 	int reading;          // the statement that is run only reads
 	char local[64];       // the table seen by SEEN_LOCAL
 	db_list *counting;    // tables with AUTOINCREMENT
+	db_list *forgetful;   // FTS5 tables that leave state on the connection when they are written
 	db_list *full;        // tables that hold the rowid already; a file has brought them
 	db_list *targets;     // what the statement prepared last writes to, while record_targets is set
 	int record_targets, out_of_memory;
@@ -88,7 +90,7 @@ typedef struct {
 	int64_t rowid_before, total_before; // sqlite3_last_insert_rowid and sqlite3_total_changes before the statement
 
 	int counted; // a statement of this entry has set sqlite3_changes
-	int64_t total_base, changes_base; // sqlite3_total_changes and sqlite3_changes when the entry began
+	int64_t total_base; // sqlite3_total_changes when the entry began
 
 	// Results of the calls below.
 	sqlite3_stmt *stmt;
@@ -124,8 +126,10 @@ int db_columns(db_conn *c, sqlite3_stmt *s);
 int db_reset(db_conn *c, sqlite3_stmt *s);
 void db_begin_entry(db_conn *c, int64_t clock, uint64_t seed);
 int db_zero_changes(db_conn *c);
+int db_forget_changes(db_conn *c);
 int db_write_nothing(db_conn *c);
 void db_end_entry(db_conn *c);
+int db_settle(db_conn *c);
 int db_checkpoint(db_conn *c, int mode, int timeout_ms, int *log, int *moved);
 int db_disk_full(db_conn *c);
 int db_begin_bounds(db_conn *c);
@@ -138,7 +142,7 @@ int db_locked_out(db_conn *c);
 int db_foreign_keys(db_conn *c, int on);
 int db_list_add(db_list **list, int action, const char *schema, const char *name);
 void db_list_free(db_list **list);
-void db_overfull_done(db_conn *c);
+int db_overfull_done(db_conn *c);
 int db_wal_view(sqlite3 *db, db_view *out);
 int db_bind_text(sqlite3_stmt *s, int i, const char *p, size_t n);
 int db_bind_blob(sqlite3_stmt *s, int i, const void *p, size_t n);

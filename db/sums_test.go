@@ -108,6 +108,7 @@ func TestBitFlips(t *testing.T) {
 	const pageSize = 1024
 	path, image := keepable(t, pageSize, rich...)
 	schema, table := pagesOf(t, path, "sqlite_schema"), pagesOf(t, path, "t")
+	behind := pagesOf(t, path, "[fgr]_*") // of the virtual tables, of which some are read at the start
 	apply := func(sql string) func(d *DB) error {
 		return func(d *DB) error {
 			_, err := d.Apply(&command.Entry{Kind: command.Execute, Request: &command.Request{Statements: statements(sql)}})
@@ -151,8 +152,8 @@ func TestBitFlips(t *testing.T) {
 			harm(t, copied, flip((pgno-1)*pageSize+dice.IntN(pageSize), dice.IntN(8)))
 			var told atomic.Int32
 			d := open(t, copied, Config{Head: "1-1", Damaged: func(error) { told.Add(1) }})
-			if deleted := d.Head() == ""; deleted != schema[int64(pgno)] {
-				t.Fatalf("page %d, of the schema %t: deleted %t", pgno, schema[int64(pgno)], deleted)
+			if deleted := d.Head() == ""; deleted != schema[int64(pgno)] && !(deleted && behind[int64(pgno)]) {
+				t.Fatalf("page %d, of the schema %t, behind a virtual table %t: deleted %t", pgno, schema[int64(pgno)], behind[int64(pgno)], deleted)
 			} else if deleted {
 				continue
 			}
@@ -190,12 +191,12 @@ func TestBitFlips(t *testing.T) {
 	}
 }
 
-// pagesOf returns the pages of a table.
+// pagesOf returns the pages of the tables that a pattern names.
 func pagesOf(t testing.TB, path, table string) map[int64]bool {
 	t.Helper()
 	d := open(t, killed(t, path), Config{Head: "1-1"})
 	pages := map[int64]bool{}
-	for _, row := range query(t, d, "SELECT pageno FROM dbstat WHERE name='"+table+"'").Results[0].Rows.Values {
+	for _, row := range query(t, d, "SELECT pageno FROM dbstat WHERE name GLOB '"+table+"'").Results[0].Rows.Values {
 		pages[row[0].(int64)] = true
 	}
 	if len(pages) < 2 {

@@ -21,7 +21,7 @@ var strictTypes = map[kind][]string{
 }
 
 var defaults = map[kind][]string{
-	anything:  {"(random())", "(randomblob(8))", "CURRENT_TIMESTAMP", "7", "(strftime('%f', 'now'))", "(last_insert_rowid())"},
+	anything:  {"(random())", "(randomblob(8))", "CURRENT_TIMESTAMP", "7", "(strftime('%f', 'now'))", "(last_insert_rowid())", "(changes())"},
 	integers:  {"(random())", "(unixepoch())", "0", "-1", "(abs(random())%50)", "(total_changes())"},
 	reals:     {"(julianday('now'))", "(unixepoch('subsec'))", "0.5", "(random()/1e10)"},
 	texts:     {"CURRENT_TIMESTAMP", "(datetime('now'))", "'x'", "(hex(randomblob(5)))", "CURRENT_TIME", "CURRENT_DATE"},

@@ -53,8 +53,6 @@ func insertSelect(g *Generator) string {
 		switch {
 		case g.chance(30):
 			exprs = append(exprs, g.valueOf(c.kind))
-		case c.name == "id" && !withLastRowid:
-			exprs = append(exprs, "abs(random())%1000")
 		case c.kind == integers:
 			exprs = append(exprs, fmt.Sprintf("CAST(%s AS INTEGER)", g.column(from)))
 		case g.chance(30):
@@ -237,7 +235,7 @@ func jsonWrite(g *Generator) string {
 
 // sequence disturbs AUTOINCREMENT.
 func sequence(g *Generator) string {
-	if withLastRowid && g.chance(15) {
+	if g.chance(15) {
 		return "UPDATE sqlite_sequence SET seq=9223372036854775806 WHERE abs(random())%3=0"
 	}
 	return g.pick(fmt.Sprintf("UPDATE sqlite_sequence SET seq=seq+%d", g.n(50)), "DELETE FROM sqlite_sequence WHERE seq>1000",

@@ -130,6 +130,8 @@ func (g *Generator) some(b *Batch, list []maker, from, to int) {
 	}
 }
 
+func (g *Generator) list(lists ...[]maker) []maker { return lists[g.n(len(lists))] }
+
 func plainBatch(g *Generator, b *Batch) {
 	if g.chance(25) {
 		g.some(b, structural, 1, 2)
@@ -144,6 +146,10 @@ func plainBatch(g *Generator, b *Batch) {
 	if g.chance(8) {
 		g.some(b, wrong, 1, 1)
 	}
+	if g.chance(5) {
+		g.some(b, unwanted, 1, 1)
+		g.some(b, writes, 0, 1)
+	}
 }
 
 func transactionBatch(g *Generator, b *Batch) {
@@ -153,7 +159,7 @@ func transactionBatch(g *Generator, b *Batch) {
 	}
 	g.some(b, writes, 1, 4)
 	if g.chance(5) {
-		g.some(b, wrong, 1, 1)
+		g.some(b, g.list(wrong, unwanted), 1, 1)
 	}
 	if g.chance(5) {
 		g.fixedText(b, "transaction", g.pick("COMMIT", "ROLLBACK", "BEGIN"))
@@ -171,7 +177,7 @@ func unifiedBatch(g *Generator, b *Batch) {
 		case n < 18:
 			g.some(b, writes, 1, 1)
 		case n < 19:
-			g.some(b, wrong, 1, 1)
+			g.some(b, g.list(wrong, unwanted), 1, 1)
 		default:
 			g.some(b, structural, 1, 1)
 		}
@@ -261,7 +267,7 @@ func settingsBatch(g *Generator, b *Batch) {
 		"reverse_unordered_selects=ON", "ignore_check_constraints=ON", "automatic_index=OFF", "cell_size_check=ON",
 		"legacy_alter_table=ON", "full_column_names=ON", "short_column_names=OFF", "cache_size=10",
 		"analysis_limit=3", "secure_delete=ON", "foreign_keys(1)", "main.foreign_keys=1"))
-	if withPast && g.chance(10) {
+	if g.chance(10) {
 		g.fixedText(b, "pragma", "PRAGMA "+g.pick("temp_store=MEMORY", "temp_store=FILE", // an error if there is a transaction and temp has been used
 			"count_changes=ON")) // a write returns a row
 	}

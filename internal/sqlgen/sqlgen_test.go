@@ -63,7 +63,7 @@ func TestBatches(t *testing.T) {
 			}
 		}
 	}
-	for _, list := range [][]maker{writes, reads, structural, upkeep, wrong} {
+	for _, list := range [][]maker{writes, reads, structural, upkeep, wrong, unwanted} {
 		for _, m := range list {
 			if classes[m.class] < 5 {
 				t.Errorf("%q is made %d times", m.class, classes[m.class])

@@ -14,7 +14,7 @@ type maker struct {
 
 // The statements that batches are made of. They are filled in by init, since some makers use
 // the lists themselves.
-var writes, reads, structural, upkeep, wrong []maker
+var writes, reads, structural, upkeep, wrong, unwanted []maker
 
 func init() {
 	writes = []maker{
@@ -39,6 +39,9 @@ func init() {
 		{"sequence", 2, sequence},
 		{"counters", 6, counters},
 		{"planned", 9, planned},
+		{"order", 2, order},
+		{"largest rowid", 3, largestRowid},
+		{"excess", 1, excess},
 	}
 	reads = []maker{
 		{"select", 12, selectRows},
@@ -54,6 +57,7 @@ func init() {
 		{"changing", 4, changingRead},
 		{"pragma read", 4, pragmaRead},
 		{"explain", 1, explain},
+		{"order read", 2, orderRead},
 	}
 	structural = []maker{
 		{"create table", 22, createTable},
@@ -79,6 +83,9 @@ func init() {
 	}
 	wrong = []maker{
 		{"wrong", 1, wrongStatement},
+	}
+	unwanted = []maker{
+		{"of the node", 1, ofTheNode},
 	}
 }
 
@@ -171,7 +178,7 @@ func (g *Generator) make(list []maker) string {
 }
 
 func analyze(g *Generator) string {
-	if withOrder && g.chance(50) {
+	if g.chance(50) {
 		return "ANALYZE" // goes through the tables in the order in which the connection has met them
 	}
 	return "ANALYZE " + ident(g.table(ordinary).name)

@@ -94,7 +94,7 @@ func literalText(v any) string {
 func (g *Generator) integer() int64 {
 	switch g.n(10) {
 	case 0:
-		if withLastRowid && g.chance(10) {
+		if g.chance(10) {
 			return 1<<63 - 1
 		}
 		return integerBorders[g.n(len(integerBorders))]

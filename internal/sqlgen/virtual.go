@@ -79,11 +79,11 @@ func ftsCommand(g *Generator) string {
 	case 0:
 		return fmt.Sprintf("INSERT INTO %s(%[1]s, rank) VALUES(%s)", t.name, g.pick("'merge', 4", "'merge', -8", "'automerge', 2", "'crisismerge', 3", "'pgsz', 64", "'usermerge', 2", "'secure-delete', 1", "'hashsize', 200", "'rank', 'bm25(10.0, 1.0)'", "'integrity-check', 1", "'deletemerge', 5"))
 	case 1:
-		if withPast && strings.Contains(t.option, "content") {
+		if strings.Contains(t.option, "content") {
 			return fmt.Sprintf("INSERT INTO %s(%[1]s) VALUES('delete-all')", t.name)
 		}
 	}
-	if withPast && g.chance(40) {
+	if g.chance(40) {
 		return fmt.Sprintf("INSERT INTO %s(%[1]s) VALUES('rebuild')", t.name) // writes a number that the connection knows or not
 	}
 	return fmt.Sprintf("INSERT INTO %s(%[1]s) VALUES(%s)", t.name, g.pick("'optimize'", "'optimize'", "'integrity-check'", "'flush'", "'nonsense'"))
