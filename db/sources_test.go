@@ -72,7 +72,7 @@ func TestSourcesAreClassified(t *testing.T) {
 	for _, tt := range tests {
 		known := map[string]bool{}
 		for _, names := range tt.classes {
-			for _, name := range strings.Fields(names) {
+			for name := range strings.FieldsSeq(names) {
 				if known[name] {
 					t.Errorf("%s is in two classes", name)
 				}
@@ -104,7 +104,7 @@ func TestRefusedSources(t *testing.T) {
 			t.Errorf("%s: %s: %q, want %q", what, sql, got, want)
 		}
 	}
-	for _, f := range strings.Fields(functions[refused]) {
+	for f := range strings.FieldsSeq(functions[refused]) {
 		call := f + "(" + args[f] + ")"
 		want := f + "()" + msgLocal
 		exec(t, d, "CREATE TABLE d_"+f+"(a, x DEFAULT ("+call+"))", "CREATE VIEW v_"+f+" AS SELECT "+call+" AS x",
@@ -120,7 +120,7 @@ func TestRefusedSources(t *testing.T) {
 		}
 	}
 	var tables []string
-	for _, p := range strings.Fields(pragmaClasses[refused]) {
+	for p := range strings.FieldsSeq(pragmaClasses[refused]) {
 		tables = append(tables, "pragma_"+p)
 	}
 	for _, table := range append(tables, strings.Fields(modules[refused])...) {
@@ -142,7 +142,7 @@ func TestRefusedSources(t *testing.T) {
 			t.Errorf("a read of %s in an entry: %s", table, got)
 		}
 	}
-	for _, f := range strings.Fields(pragmaClasses[same] + " " + pragmaClasses[entry]) {
+	for f := range strings.FieldsSeq(pragmaClasses[same] + " " + pragmaClasses[entry]) {
 		table := "pragma_" + f
 		if r := query(t, d, "SELECT * FROM "+table+" LIMIT 1").Results[0]; strings.HasPrefix(r.Error, "no such table") {
 			t.Errorf("%s: %s", table, r.Error)
