@@ -43,6 +43,7 @@ func each(sql []string) (entries [][]string) {
 // TestAgeOfConnection applies entries to a connection that lives, to one that is new for each entry, and to one
 // that is new for some. Each script tries something that SQLite keeps in memory.
 func TestAgeOfConnection(t *testing.T) {
+	t.Parallel()
 	words := "INSERT INTO f(x) VALUES('word%d and another, '||%d%7||' of '||(%d*31%17))"
 	tests := []struct {
 		name    string

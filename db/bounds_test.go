@@ -112,6 +112,7 @@ func tryRequest(t testing.TB, d *DB, sql ...string) *command.Response {
 // and to one whose connection is new for each entry. Results and content must be equal, and the next
 // statement must work. At last the log is applied again from its start.
 func TestBounds(t *testing.T) {
+	t.Parallel()
 	used, fresh, again := open(t, testPath(t), Config{bounds: small}), open(t, testPath(t), Config{bounds: small}), open(t, testPath(t), Config{bounds: small})
 	setup := prepareHostile()
 	for _, d := range []*DB{used, fresh, again} {
@@ -311,6 +312,7 @@ func TestRealNoMemory(t *testing.T) {
 
 // TestProcessMemory meets the bounds of a real cluster, and looks at what the process has needed.
 func TestProcessMemory(t *testing.T) {
+	t.Parallel()
 	if !inChild(t) {
 		return
 	}

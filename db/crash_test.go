@@ -361,6 +361,7 @@ func scenario(t *testing.T, m *mirror, s *chain) error {
 
 // TestMarkerCrash cuts the power before each operation of a long life.
 func TestMarkerCrash(t *testing.T) {
+	t.Parallel()
 	seed := uint64(time.Now().UnixNano())
 	t.Log("seed", seed)
 	v := &verifier{seed: seed}

@@ -1,4 +1,4 @@
-// What keeps replicas equal and SQLite has no setting for: local.c and rowids.c, called by sqlite.c.
+// What keeps replicas equal and SQLite has no setting for: local.c, rowids.c and entry.c, beside sqlite.c.
 #ifndef RQLITED_EQUAL_H
 #define RQLITED_EQUAL_H
 
@@ -16,5 +16,6 @@ int db_local_table(const char *name);
 int db_listed(const db_list *l, const char *schema, const char *name);
 void db_watch_rowids(db_conn *c);
 void db_before_step(db_conn *c);
+void db_counters(db_conn *c);
 
 #endif

@@ -50,6 +50,7 @@ func TestFault2371(t *testing.T) {
 // operation fails in turn, and is reported: the old database serves on, or none does. TestErrors
 // looks at what the disk is left with.
 func TestFault2103(t *testing.T) {
+	t.Parallel()
 	other := otherImage(t)
 	tried := 0
 	for name, act := range map[string]func(l *life) error{

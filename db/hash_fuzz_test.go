@@ -54,6 +54,7 @@ func hashSeed(t testing.TB) []byte {
 // TestHashMalformed changes bytes of a file: its hash comes to an end, and is no crash. That of a page
 // that cannot be read as one is an error that says so.
 func TestHashMalformed(t *testing.T) {
+	t.Parallel()
 	seed := uint64(time.Now().UnixNano())
 	t.Log("seed", seed)
 	dice := rand.New(rand.NewPCG(seed, 0))

@@ -226,6 +226,7 @@ func (p *hashProgram) releaseReaders() {
 
 // TestHashHistories makes the same content in many ways, and once in a while one that differs.
 func TestHashHistories(t *testing.T) {
+	t.Parallel()
 	seed := uint64(time.Now().UnixNano())
 	t.Log("seed", seed)
 	dice := rand.New(rand.NewPCG(seed, 0))

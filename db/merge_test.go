@@ -170,6 +170,7 @@ func randomWrites(t testing.TB, d *DB, dice *rand.Rand) {
 // TestBeyondGigabyte lets a file grow over the page at 1 GiB, where SQLite keeps its locks and which it
 // never writes, and shrink to next to nothing. The files are full of holes.
 func TestBeyondGigabyte(t *testing.T) {
+	t.Parallel()
 	for _, pageSize := range []int{512, 4096, 65536} {
 		t.Run(fmt.Sprint(pageSize), func(t *testing.T) {
 			lockPage := uint32(1<<30/pageSize + 1)

@@ -241,6 +241,7 @@ func describe(b sqlgen.Batch) string {
 // TestProgramsReachDeep counts what becomes of the statements of programs, so that these do not end up
 // as a list of errors: each class must be met often, and succeed often enough, and all kinds of errors must be met.
 func TestProgramsReachDeep(t *testing.T) {
+	t.Parallel()
 	c := census{made: map[string]int{}, good: map[string]int{}, errors: map[string]int{}}
 	for _, seed := range []uint64{1, 2} { // always the same: rare statements would be missed by chance
 		c.run(t, seed, 1500)

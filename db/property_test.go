@@ -24,7 +24,8 @@ import (
 // The entries reach each database in groups of its own. Should a group ever be one transaction of SQLite,
 // this is the test that has to find nothing.
 func TestPropertyPrograms(t *testing.T) {
-	programSeeds(t, []uint64{1, 2}, func(t *testing.T, seed uint64) {
+	t.Parallel()
+	programSeeds(t, []uint64{2}, func(t *testing.T, seed uint64) {
 		p := newProperty(t, seed)
 		p.straight(150)
 		t.Run("moving", func(t *testing.T) {

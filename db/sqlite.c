@@ -32,13 +32,8 @@ WEAK double sqlite3_column_double(sqlite3_stmt *, int);
 WEAK const unsigned char *sqlite3_column_text(sqlite3_stmt *, int);
 WEAK const void *sqlite3_column_blob(sqlite3_stmt *, int);
 WEAK int sqlite3_column_bytes(sqlite3_stmt *, int);
-WEAK int sqlite3_txn_state(sqlite3 *, const char *);
-WEAK sqlite3_stmt *sqlite3_next_stmt(sqlite3 *, sqlite3_stmt *);
 WEAK int sqlite3_stmt_busy(sqlite3_stmt *);
 WEAK int sqlite3_get_autocommit(sqlite3 *);
-WEAK int64_t sqlite3_last_insert_rowid(sqlite3 *);
-WEAK void sqlite3_set_last_insert_rowid(sqlite3 *, int64_t);
-WEAK int64_t sqlite3_changes64(sqlite3 *);
 WEAK int64_t sqlite3_total_changes64(sqlite3 *);
 WEAK int sqlite3_set_authorizer(sqlite3 *, int (*)(void *, int, const char *, const char *, const char *, const char *), void *);
 WEAK void sqlite3_progress_handler(sqlite3 *, int, int (*)(void *), void *);
@@ -72,12 +67,10 @@ enum {
 	STMTSTATUS_VM_STEP = 4, STMTSTATUS_REPREPARE = 5, AUTH = 23,
 	LIMIT_LENGTH = 0, LIMIT_SQL_LENGTH = 1, LIMIT_WORKER_THREADS = 11,
 	DBCONFIG_LOOKASIDE = 1001, DBCONFIG_ENABLE_FKEY = 1002, DBCONFIG_NO_CKPT_ON_CLOSE = 1006, DBCONFIG_DEFENSIVE = 1010,
-	DBCONFIG_WRITABLE_SCHEMA = 1011,
 };
 #define TRANSIENT ((void (*)(void *))-1)
 
 const char *db_vfs_name(struct db_vfs *v);
-void db_vfs_begin(struct db_vfs *v, int64_t clock);
 void db_vfs_room(struct db_vfs *v, int64_t room);
 int db_vfs_main_size(struct db_vfs *v, int64_t *out);
 int db_vfs_disk_full(struct db_vfs *v);
@@ -585,17 +578,6 @@ static int step(db_conn *c, sqlite3_stmt *s) {
 	return rc;
 }
 
-// changed says whether a statement of this entry has set sqlite3_changes. DROP TABLE may set it to 0, as it deletes the
-// rows first where foreign keys need that; it counts only if there were any, as that could not be told from a 0 of before.
-static int changed(db_conn *c) { return c->counted || sqlite3_total_changes64(c->db) != c->total_base; }
-
-static void counters(db_conn *c) {
-	c->autocommit = sqlite3_get_autocommit(c->db);
-	int64_t rowid = sqlite3_last_insert_rowid(c->db);
-	c->rowid = rowid != 0 ? rowid : c->carried_rowid;
-	c->changes = changed(c) ? sqlite3_changes64(c->db) : c->carried_changes;
-}
-
 // db_run runs a statement and drops its rows. Resetting it keeps the error message.
 int db_run(db_conn *c, sqlite3_stmt *s, int once) {
 	int rc = step(c, s);
@@ -605,7 +587,7 @@ int db_run(db_conn *c, sqlite3_stmt *s, int once) {
 	int denied = c->denied;
 	int reset = db_reset(c, s);
 	c->denied = denied;
-	counters(c);
+	db_counters(c);
 	return rc == ROW || rc == DONE ? reset : rc;
 }
 
@@ -725,7 +707,7 @@ int db_rows(db_conn *c, sqlite3_stmt *s, int max_rows, size_t max_bytes) {
 	}
 	c->columns = sqlite3_column_count(s);
 	c->reprepared = (unsigned)sqlite3_stmt_status(s, STMTSTATUS_REPREPARE, 0);
-	counters(c);
+	db_counters(c);
 	return rc;
 }
 
@@ -758,85 +740,7 @@ int db_bind_blob(sqlite3_stmt *s, int i, const void *p, size_t n) {
 	return sqlite3_bind_blob64(s, i, n == 0 ? "" : p, n, TRANSIENT);
 }
 
-// ---- Entries ----
-
-// write_nothing runs a DELETE from sqlite_schema, the one table that is always there, that touches no row.
-static int write_nothing(db_conn *c, const char *sql) {
-	c->trusted = 1;
-	sqlite3_stmt *s = NULL;
-	int rc = sqlite3_db_config(c->db, DBCONFIG_DEFENSIVE, 0, NULL);
-	if (rc == OK) {
-		rc = sqlite3_db_config(c->db, DBCONFIG_WRITABLE_SCHEMA, 1, NULL);
-	}
-	if (rc == OK) {
-		rc = sqlite3_prepare_v3(c->db, sql, -1, 0, &s, NULL);
-	}
-	if (rc == OK) {
-		do {
-			rc = sqlite3_step(s);
-		} while (rc == ROW); // PRAGMA count_changes
-		rc = rc == DONE ? OK : sqlite3_extended_errcode(c->db);
-		sqlite3_finalize(s);
-	}
-	int off = sqlite3_db_config(c->db, DBCONFIG_WRITABLE_SCHEMA, 0, NULL);
-	if (off == OK) {
-		off = sqlite3_db_config(c->db, DBCONFIG_DEFENSIVE, 1, NULL);
-	}
-	c->trusted = 0;
-	return rc != OK ? rc : off;
-}
-
-// db_zero_changes makes sqlite3_changes return 0 unless a statement of this entry has set it, so that
-// changes() does not tell what an earlier entry did. SQLite has no call for that, but a DELETE does it.
-int db_zero_changes(db_conn *c) {
-	return changed(c) ? OK : db_forget_changes(c);
-}
-
-// db_forget_changes makes sqlite3_changes return 0.
-int db_forget_changes(db_conn *c) {
-	return sqlite3_changes64(c->db) == 0 ? OK : write_nothing(c, "DELETE FROM main.sqlite_schema WHERE 0");
-}
-
-// db_write_nothing begins and ends a transaction, so that memory that SQLite needs once, when it writes first, does not
-// count for an entry.
-int db_write_nothing(db_conn *c) { return write_nothing(c, "DELETE FROM main.sqlite_schema WHERE rowid=-1"); }
-
-// db_begin_entry gives the connection the state that it has on every node when the entry begins.
-void db_begin_entry(db_conn *c, int64_t clock, uint64_t seed) {
-	sqlite3_set_last_insert_rowid(c->db, 0);
-	c->total_base = sqlite3_total_changes64(c->db);
-	c->counted = 0;
-	c->seeded = seed != 0;
-	c->rng = seed;
-	c->utc = clock != 0;
-	db_vfs_begin(c->vfs, clock);
-}
-
-// db_end_entry keeps the counters for the results of later entries, whose SQL does not see them.
-void db_end_entry(db_conn *c) {
-	counters(c);
-	c->carried_rowid = c->rowid;
-	c->carried_changes = c->changes;
-	c->seeded = 0;
-	c->utc = 0;
-	db_vfs_begin(c->vfs, 0);
-}
-
-// db_settle ends what the entry has left running, and says whether there was anything. Nothing but a fault of SQLite, or of
-// a virtual table, can leave it.
-int db_settle(db_conn *c) {
-	int unsettled = sqlite3_txn_state(c->db, NULL) != 0;
-	for (sqlite3_stmt *s = sqlite3_next_stmt(c->db, NULL); s != NULL; s = sqlite3_next_stmt(c->db, s)) {
-		if (sqlite3_stmt_busy(s)) {
-			unsettled = 1;
-			db_reset(c, s);
-		}
-	}
-	if (!sqlite3_get_autocommit(c->db)) {
-		db_exec(c, "ROLLBACK");
-	}
-	return unsettled;
-}
+// ---- Settings and state of the connection ----
 
 int db_foreign_keys(db_conn *c, int on) { return sqlite3_db_config(c->db, DBCONFIG_ENABLE_FKEY, on, NULL); }
 

@@ -102,6 +102,7 @@ func flip(off, bit int) func([]byte) []byte {
 // way. Each either does not meet the page or fails, whatever SQLite and its modules make of it; and
 // the start after that restores.
 func TestBitFlips(t *testing.T) {
+	t.Parallel()
 	seed := uint64(time.Now().UnixNano())
 	t.Log("seed", seed)
 	dice := rand.New(rand.NewPCG(seed, 0))

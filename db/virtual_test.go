@@ -77,3 +77,35 @@ func TestUnsettledWriter(t *testing.T) {
 		t.Errorf("rows are %v, want 2", got)
 	}
 }
+
+// TestCountersOfResults: what results count does not depend on whether the connection was replaced before. A statement
+// that touches no row counts none; one that counts nothing repeats the last number, as in rqlite.
+func TestCountersOfResults(t *testing.T) {
+	for _, replace := range []bool{false, true} {
+		d := openNew(t)
+		exec(t, d, "CREATE TABLE t(x UNIQUE)", "INSERT INTO t VALUES(1), (2)")
+		for _, tt := range []struct{ sql, want string }{
+			{"CREATE TABLE u(x)", "2/2"},
+			{"UPDATE t SET x=x WHERE x>5", "2/0"},
+			{"INSERT INTO t VALUES(3), (4), (5)", "5/3"},
+			{"DELETE FROM t WHERE x>5", "5/0"},
+			{"UPDATE t SET x=x", "5/5"},
+			{"INSERT OR IGNORE INTO t VALUES(1)", "5/0"},
+			{"DELETE FROM t WHERE x=5", "5/1"},
+			{"INSERT INTO t VALUES(1) ON CONFLICT DO NOTHING", "5/0"},
+			{"PRAGMA user_version=3", "5/0"},
+			{"UPDATE t SET x=x WHERE x<3", "5/2"},
+			{"DROP TABLE u", "5/2"},
+		} {
+			if replace {
+				if err := d.reopenWriter(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			resp := request(t, d, command.Request{Kind: command.Execute, Statements: statements(tt.sql)})
+			if got := show(resp.Results...); got != tt.want {
+				t.Errorf("%s, connection replaced before %t: %s, want %s", tt.sql, replace, got, tt.want)
+			}
+		}
+	}
+}
