@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"testing"
 	"time"
 
@@ -57,6 +58,9 @@ func TestHashIndex(t *testing.T) {
 	before := n.hash(t)
 	if err := n.raft.Barrier(0).Error(); err != nil {
 		t.Fatal(err)
+	}
+	for n.raft.AppliedIndex() < n.raft.LastIndex() { // Raft notes it after the barrier has answered
+		runtime.Gosched()
 	}
 	if got, want := n.hash(t), (StateHash{n.raft.LastIndex(), before.Hash}); got != want || want.Index <= before.Index {
 		t.Errorf("Hash behind a barrier = %+v; want %+v, and it was %+v before", got, want, before)
