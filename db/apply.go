@@ -86,7 +86,7 @@ func (d *DB) applyRequest(e *command.Entry) (*command.Response, error) {
 	r := run{c: c, req: e.Request, resp: &command.Response{}, opened: -1, watch: d.watchApply, fault: d.machineFault}
 	err := r.all()
 	c.endEntry()
-	err = errors.Join(err, c.endBounds())
+	c.endBounds()
 	c.endUndone()
 	if err == nil {
 		err = d.watchApply(ownWrite) // the end of a transaction

@@ -69,17 +69,12 @@ func (c *conn) beginBounds() error {
 }
 
 // endBounds leaves the connection such that the next entry meets its bounds where it would on a new one.
-func (c *conn) endBounds() error {
+func (c *conn) endBounds() {
 	if C.db_end_bounds(c.c) != 0 {
 		c.tainted = true
 	}
 	b := c.c.bounds
 	c.used = usage{int64(b.run.peak), int64(b.run.volume), int64(b.steps) / 1000, int64(b.result)}
-	if !c.altered || c.tainted {
-		return nil
-	}
-	c.altered = false
-	return c.exec("SELECT 1 FROM sqlite_schema LIMIT 1") // reads the schema now, and not while a statement is prepared
 }
 
 // keepColumns counts the names and types of the columns of s as a part of the result. It comes before the

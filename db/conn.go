@@ -104,7 +104,6 @@ type conn struct {
 
 	bounds      bounds // of the writer
 	used        usage  // by the last entry
-	altered     bool   // the entry has altered the schema, which SQLite may have forgotten
 	foreignKeys bool   // are enforced, unless a statement has changed that
 	schema      traits // of the schema as it was when the connection was opened; of a writer
 	undone      bool   // something was rolled back
@@ -291,7 +290,6 @@ func (c *conn) beforeStep(s *stmt) error {
 	c.taint(s)
 	if s.seen&C.SEEN_SCHEMA != 0 {
 		c.dropCached() // they would be prepared anew, and s.seen would not be theirs any more
-		c.altered = true
 	}
 	if c.role != writer || c.c.trusted != 0 {
 		return nil
@@ -381,18 +379,11 @@ func (c *conn) checkpoint(mode int, timeout time.Duration) (frames, moved int, b
 
 // text returns the first column of the first row of a query of our own, as text.
 func (c *conn) text(sql string) (string, error) {
-	c.c.trusted = 1
-	defer func() { c.c.trusted = 0 }()
-	s, _, err := c.prepare(sql)
-	if err != nil || s == nil {
+	rows, err := c.ownQuery(sql)
+	if err != nil || len(rows) == 0 {
 		return "", err
 	}
-	defer c.release(s)
-	rows, err := c.rows(s, false)
-	if err != nil || len(rows.Values) == 0 {
-		return "", err
-	}
-	return fmt.Sprint(rows.Values[0][0]), nil
+	return fmt.Sprint(rows[0][0]), nil
 }
 
 // compileOptions lists how SQLite was compiled.
