@@ -3,7 +3,6 @@ package http
 import (
 	"maps"
 	"net/http"
-	"strings"
 	"testing"
 )
 
@@ -63,49 +62,6 @@ func (c credentials) Permitted(username, password, permission string) bool {
 		}
 	}
 	return false
-}
-
-func TestPermissions(t *testing.T) {
-	tests := []struct {
-		method, path, perms string
-	}{
-		{"POST", "/db/execute", "execute"},
-		{"GET", "/db/query", "query"},
-		{"POST", "/db/request", "query execute"},
-		{"GET", "/db/hash", "status"},
-		{"POST", "/snapshot", "snapshot"},
-		{"DELETE", "/remove", "remove"},
-		{"GET", "/status", "status"},
-		{"GET", "/nodes", "status"},
-		{"GET", "/leader", "leader-ops"},
-		{"POST", "/leader", "leader-ops"},
-		{"GET", "/readyz", "ready"},
-		{"GET", "/debug/vars", "status"},
-		{"GET", "/debug/pprof/", "status"},
-		{"GET", "/debug/pprof/cmdline", "status"},
-		{"GET", "/", ""},
-	}
-	all := []string{"execute", "query", "snapshot", "remove", "status", "leader-ops", "ready"}
-	for _, tt := range tests {
-		for _, missing := range all {
-			f := newFixture()
-			var perms []string
-			for _, p := range all {
-				if p != missing {
-					perms = append(perms, p)
-				}
-			}
-			f.cfg.Auth = credentials{"u": perms}
-			needed := false
-			for p := range strings.FieldsSeq(tt.perms) {
-				needed = needed || p == missing
-			}
-			r := f.do(t, tt.method, tt.path, "", "Authorization: Basic dTp1")
-			if refused := r.StatusCode == http.StatusUnauthorized; refused != needed {
-				t.Errorf("%s %s without %s = %d", tt.method, tt.path, missing, r.StatusCode)
-			}
-		}
-	}
 }
 
 func TestRoutes(t *testing.T) {

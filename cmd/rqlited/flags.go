@@ -22,6 +22,7 @@ type settings struct {
 
 	http httpSettings
 	raft addresses
+	auth string // credentials file; empty: everyone may do everything
 
 	store          store.Config
 	form           cluster.FormConfig
@@ -127,6 +128,8 @@ func (s *settings) generalFlags(fs *flag.FlagSet) {
 	fs.StringVar(&s.http.advertise, "http-adv-addr", "", "`address` of the HTTP API that others are told (default: -http-addr)")
 	fs.StringVar(&s.http.allowOrigin, "http-allow-origin", "", "`value` of the header Access-Control-Allow-Origin")
 
+	fs.StringVar(&s.auth, "auth", "", "credentials `file`: who may do what; read again when it changes (default: everyone may do everything)")
+
 	fs.StringVar(&s.profiles.cpu, "cpu-profile", "", "write a CPU profile to `file`")
 	fs.StringVar(&s.profiles.mem, "mem-profile", "", "write a memory profile to `file` when stopping")
 	fs.StringVar(&s.profiles.trace, "trace-profile", "", "write an execution trace to `file`")
@@ -156,7 +159,7 @@ func (s *settings) clusterFlags(fs *flag.FlagSet) {
 	})
 	fs.IntVar(&s.form.JoinAttempts, "join-attempts", 5, "passes over the addresses to join")
 	fs.DurationVar(&s.form.JoinInterval, "join-interval", 3*time.Second, "pause between these passes")
-	fs.StringVar(&s.joinAs, "join-as", "", "`user` of the credentials file to join as; without such a file a node joins anonymously")
+	fs.StringVar(&s.joinAs, "join-as", "", "`user` of this node's credentials file to join and leave as; its password must be there in plain text (default: anonymously)")
 	fs.IntVar(&s.form.BootstrapExpect, "bootstrap-expect", 0, "`number` of nodes that form a new cluster")
 	fs.DurationVar(&s.form.BootstrapTimeout, "bootstrap-expect-timeout", 120*time.Second, "bound on forming it")
 	fs.BoolVar(&s.readOnly, "raft-non-voter", false, "join as a read-only node, which has no vote")

@@ -68,7 +68,7 @@ func TestCommandLine(t *testing.T) {
 		{"-hash-check-interval 5 d", 2, `invalid value "5" for flag -hash-check-interval: parse error`},
 		{"-raft-leader-lease-timeout -1s d", 1, fatal("-raft-leader-lease-timeout must not be negative")},
 		{"-raft-snap-wal-size 9223372036854775808 d", 1, fatal("-raft-snap-wal-size is too large")},
-		{"-auth users.json d", 1, fatal("-auth is not supported yet")},
+		{"-cdc-config x d", 1, fatal("-cdc-config is not supported yet")},
 		{"-http-cert a d", 1, fatal("either both -http-cert and -http-key must be set, or neither", "-http-cert is not supported yet")},
 		{"-node-key a d", 1, fatal("either both -node-cert and -node-key must be set, or neither", "-node-key is not supported yet")},
 		{"-http-verify-common-name a d", 1, fatal("-http-verify-common-name requires -http-verify-client", "-http-verify-common-name is not supported yet")},
@@ -88,12 +88,12 @@ func TestCommandLine(t *testing.T) {
 		{"-disco-mode x d", 1, fatal("disco mode must be one of consul-kv, etcd-kv, dns, or dns-srv", "-disco-mode is not supported yet")},
 		{"-http-cert a -http-key b d", 1, fatal("-http-cert is not supported yet", "-http-key is not supported yet")},
 
-		{"-raft-reap-node-timeout 0s -http-addr x -raft-addr y -auth a ~", 1, fatal( // all at once, in rqlite's order
+		{"-raft-reap-node-timeout 0s -http-addr x -raft-addr y -cdc-config a ~", 1, fatal( // all at once, in rqlite's order
 			"-raft-reap-node-timeout must be greater than 0",
 			"data directory path is required",
 			"HTTP bind address not valid",
 			"raft bind address not valid",
-			"-auth is not supported yet")},
+			"-cdc-config is not supported yet")},
 	}
 	for _, tt := range tests {
 		t.Run(tt.args, func(t *testing.T) {

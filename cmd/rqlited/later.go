@@ -17,7 +17,6 @@ type laterFlag struct {
 
 // later are all such flags. The default of -auto-optimize-int is rqlite's, so that it can be given.
 var later = []laterFlag{
-	{"auth", "", "", "credentials `file`"},
 	{"auto-backup", "", "", "`file` that configures automatic backups"},
 	{"auto-restore", "", "", "`file` that configures restoring a backup into a new node"},
 	{"auto-vacuum-int", time.Duration(0), "", "time between automatic VACUUMs"},

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"rqlited/auth"
 	"rqlited/cluster"
 	"rqlited/command"
 	httpd "rqlited/http"
@@ -31,6 +32,9 @@ var (
 	_ cluster.FormNode  = (*store.Store)(nil)
 	_ cluster.LeaveNode = (*store.Store)(nil)
 	_ store.HashPeers   = (*cluster.Client)(nil)
+
+	_ httpd.Authorizer   = (*auth.Store)(nil)
+	_ cluster.Authorizer = (*auth.Store)(nil)
 )
 
 // Deadlines of a stop, one for each step that waits for somebody else. What is not done by then is
@@ -48,6 +52,7 @@ type node struct {
 	cfg settings
 	log *slog.Logger
 
+	users   *auth.Store // nil without a credentials file
 	mux     *cluster.Mux
 	client  *cluster.Client
 	service *cluster.Service
@@ -63,6 +68,9 @@ func newNode(cfg settings, log *slog.Logger) *node {
 // run starts the node and stops it again when ctx ends or a part of it fails. It returns nil if
 // the node was asked to stop and did.
 func (n *node) run(ctx context.Context) error {
+	if err := n.readUsers(); err != nil {
+		return err
+	}
 	web, err := n.listen()
 	if err != nil {
 		return err
@@ -87,6 +95,19 @@ func (n *node) run(ctx context.Context) error {
 		err = late
 	}
 	return err
+}
+
+// readUsers reads the credentials file, if there is to be one.
+func (n *node) readUsers() error {
+	if n.cfg.auth == "" {
+		return nil
+	}
+	users, err := auth.Open(n.cfg.auth, auth.Config{Logger: n.log})
+	if err != nil {
+		return fmt.Errorf("failed to get credential store: %w", err) // rqlite's words
+	}
+	n.users = users
+	return nil
 }
 
 // listen opens both ports and settles what others are told about them.
@@ -121,16 +142,17 @@ func (n *node) answer(g *errgroup.Group, web net.Listener) {
 		},
 		ConnectTimeout: n.cfg.connectTimeout,
 	})
-	n.service = cluster.NewService(n.mux.Calls(), n.late, cluster.ServiceConfig{
-		URL:     meta.URL,
-		Version: meta.Version,
-		Logger:  n.log,
-	})
 	router := cluster.NewRouter(n.late, n.client, cluster.RouterConfig{
 		HTTPAddr: n.cfg.http.public(),
 		Logger:   n.log,
 	})
-	n.api = httpd.NewServer(n.apiConfig(router), router, n.late, peers{router})
+	service := cluster.ServiceConfig{URL: meta.URL, Version: meta.Version, Logger: n.log}
+	api := n.apiConfig(router)
+	if n.users != nil { // a nil *auth.Store would be an Authorizer, too
+		service.Auth, api.Auth = n.users, n.users
+	}
+	n.service = cluster.NewService(n.mux.Calls(), n.late, service)
+	n.api = httpd.NewServer(api, router, n.late, peers{router})
 	g.Go(func() error { return n.api.Serve(web) })
 	n.log.Info("node starting",
 		"version", version, "node", n.cfg.store.NodeID, "dir", n.cfg.dir,
@@ -156,9 +178,6 @@ func (n *node) open(ctx context.Context, g *errgroup.Group) error {
 	n.store = st
 	n.late.set(st)
 	g.Go(st.Wait)
-	if n.cfg.joinAs != "" && len(n.cfg.form.Join) > 0 {
-		n.log.Warn("joining anonymously, there is no credentials file", "join-as", n.cfg.joinAs)
-	}
 	if err := cluster.Form(ctx, n.formConfig(), st); err != nil {
 		return fmt.Errorf("clustering failure: %w", err)
 	}
@@ -173,9 +192,25 @@ func (n *node) formConfig() cluster.FormConfig {
 	cfg.ID = n.cfg.store.NodeID
 	cfg.Addr = n.cfg.raft.public()
 	cfg.ForeignKeys = command.SettingOf(n.cfg.store.ForeignKeys)
+	cfg.JoinAs = n.joinAs()
 	cfg.Client = n.client
 	cfg.Logger = n.log
 	return cfg
+}
+
+// joinAs returns what this node proves to others with who it is: nothing, if there is no such user or
+// only a hash of the password.
+func (n *node) joinAs() cluster.Credentials {
+	if n.cfg.joinAs == "" {
+		return cluster.Credentials{}
+	}
+	if n.users != nil {
+		if password, ok := n.users.Password(n.cfg.joinAs); ok {
+			return cluster.Credentials{Username: n.cfg.joinAs, Password: password}
+		}
+	}
+	n.log.Warn("no such user with a plain password in the credentials file, asking other nodes anonymously", "join-as", n.cfg.joinAs)
+	return cluster.Credentials{}
 }
 
 // stop stops what was started, in the order in which parts depend on each other: clients first,

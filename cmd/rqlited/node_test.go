@@ -158,6 +158,8 @@ func TestStartFails(t *testing.T) {
 		{"HTTP port in use", []string{"-http-addr", inUse, t.TempDir()}, "listen tcp " + inUse + ": bind: address already in use"},
 		{"directory is a file", []string{file}, file + ": not a directory"},
 		{"profile", []string{"-cpu-profile", file + "/cpu", t.TempDir()}, "create CPU profile file at " + file + "/cpu"},
+		{"no credentials file", []string{"-auth", file + ".json", t.TempDir()}, "failed to get credential store: open " + file + ".json: no such file or directory"},
+		{"empty credentials file", []string{"-auth", file, t.TempDir()}, "failed to get credential store: " + file + ": line 1: EOF"},
 		{"non-voter alone", []string{"-raft-non-voter", t.TempDir()}, "clustering failure: "},
 	}
 	for _, tt := range tests {
