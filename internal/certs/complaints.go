@@ -1,0 +1,56 @@
+package certs
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+)
+
+// A window and the lines that may be logged in it.
+const (
+	complaintWindow = time.Minute
+	complaintLines  = 10
+)
+
+// Complaints logs warnings whose number others decide: ten a minute, and how many were left out. It is safe for
+// concurrent use.
+type Complaints struct {
+	log *slog.Logger
+
+	mu      sync.Mutex
+	begun   time.Time // of the window; guarded by mu
+	lines   int       // in it; guarded by mu
+	omitted int       // since the last line; guarded by mu
+}
+
+// NewComplaints returns Complaints that go to log.
+func NewComplaints(log *slog.Logger) *Complaints { return &Complaints{log: log} }
+
+// Warn logs a line, unless there were too many.
+func (c *Complaints) Warn(msg string, attrs ...slog.Attr) {
+	omitted, ok := c.take(time.Now())
+	if !ok {
+		return
+	}
+	if omitted > 0 {
+		attrs = append(attrs, slog.Int("omitted", omitted))
+	}
+	c.log.LogAttrs(context.Background(), slog.LevelWarn, msg, attrs...)
+}
+
+// take reports whether there is room for a line, and how many had none before it.
+func (c *Complaints) take(now time.Time) (omitted int, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if now.Sub(c.begun) >= complaintWindow {
+		c.begun, c.lines = now, 0
+	}
+	if c.lines == complaintLines {
+		c.omitted++
+		return 0, false
+	}
+	c.lines++
+	omitted, c.omitted = c.omitted, 0
+	return omitted, true
+}
