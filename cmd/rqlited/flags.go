@@ -20,8 +20,9 @@ type settings struct {
 	dir         string // data directory
 	showVersion bool
 
-	http httpSettings
-	raft addresses
+	http    httpSettings
+	raft    addresses
+	nodeTLS tlsSettings
 
 	store          store.Config
 	form           cluster.FormConfig
@@ -59,6 +60,7 @@ func (a addresses) anyPort() bool {
 type httpSettings struct {
 	addresses
 	allowOrigin string
+	tls         tlsSettings
 }
 
 // usageError is a command line that cannot be understood; flag has said why already.
@@ -114,6 +116,7 @@ func (s *settings) register(fs *flag.FlagSet) {
 	s.generalFlags(fs)
 	s.clusterFlags(fs)
 	s.raftFlags(fs)
+	s.tlsFlags(fs)
 	laterFlags(fs)
 }
 

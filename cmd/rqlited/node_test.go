@@ -158,6 +158,9 @@ func TestStartFails(t *testing.T) {
 		{"HTTP port in use", []string{"-http-addr", inUse, t.TempDir()}, "listen tcp " + inUse + ": bind: address already in use"},
 		{"directory is a file", []string{file}, file + ": not a directory"},
 		{"profile", []string{"-cpu-profile", file + "/cpu", t.TempDir()}, "create CPU profile file at " + file + "/cpu"},
+		{"HTTP certificate", []string{"-http-cert", file, "-http-key", file, t.TempDir()}, "TLS of the HTTP API: certificate " + file},
+		{"node certificate", []string{"-node-cert", file, "-node-key", file, t.TempDir()}, "TLS between nodes: certificate " + file},
+		{"authorities", []string{"-node-cert", file, "-node-key", file, "-node-ca-cert", file, t.TempDir()}, "no certificate in " + file},
 		{"non-voter alone", []string{"-raft-non-voter", t.TempDir()}, "clustering failure: "},
 	}
 	for _, tt := range tests {
