@@ -168,7 +168,7 @@ func (g *greeter) handshakeFailed(conn net.Conn, err error) {
 }
 
 func (g *greeter) complain(conn net.Conn, reason string) {
-	g.lines.Warn("connection of a peer refused", slog.String("peer", conn.RemoteAddr().String()), slog.String("err", reason))
+	g.lines.Warn("connection of a peer refused", reason, slog.String("peer", conn.RemoteAddr().String()))
 }
 
 // asks notes that host asks whether this is the port of an HTTP server.

@@ -182,8 +182,8 @@ func TestTLSFlood(t *testing.T) {
 		}
 		closed(t, conn)
 	}
-	if got := strings.Count(log.String(), "\n"); got != 10 {
-		t.Errorf("%d lines; want 10", got)
+	if got := strings.Count(log.String(), "\n"); got != 3 {
+		t.Errorf("%d lines; want 3", got)
 	}
 }
 
@@ -284,11 +284,15 @@ func TestTLSCloseDoesNotWait(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := theirs.SetWriteDeadline(time.Now().Add(50 * time.Millisecond)); err != nil {
+	below := lowest(theirs)
+	if err := below.SetWriteDeadline(time.Now().Add(50 * time.Millisecond)); err != nil {
 		t.Fatal(err)
 	}
-	for err == nil {
-		_, err = theirs.Write(make([]byte, 1<<16)) // until the network takes no more
+	for size := 1 << 16; size > 0; size /= 4 { // until the network takes no more, in pieces of any size
+		for err = nil; err == nil; {
+			_, err = below.Write(make([]byte, size))
+			_ = below.SetWriteDeadline(time.Now().Add(50 * time.Millisecond))
+		}
 	}
 	begun := time.Now()
 	if err := m.Close(); err != nil {

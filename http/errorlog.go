@@ -24,7 +24,7 @@ func (e errorLog) Write(b []byte) (int, error) {
 	text := strings.TrimSuffix(string(b), "\n")
 	rest, handshake := strings.CutPrefix(text, "http: TLS handshake error from ")
 	if !handshake {
-		e.lines.Warn("http server", slog.String("err", text))
+		e.lines.Warn("http server", text)
 		return len(b), nil
 	}
 	client, reason, _ := strings.Cut(rest, ": ") // no address holds this
@@ -33,6 +33,6 @@ func (e errorLog) Write(b []byte) (int, error) {
 		e.log.LogAttrs(context.Background(), slog.LevelDebug, "client hung up before TLS", slog.String("client", client))
 		return len(b), nil
 	}
-	e.lines.Warn("tls handshake failed", slog.String("client", client), slog.String("err", reason))
+	e.lines.Warn("tls handshake failed", reason, slog.String("client", client))
 	return len(b), nil
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -325,21 +326,32 @@ func TestResumption(t *testing.T) {
 	}
 }
 
-// TestComplaints expects ten lines a minute, and to be told how many are missing.
+// TestComplaints expects few lines, of each reason some, and to be told how many are missing.
 func TestComplaints(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var said journal
 		c := certs.NewComplaints(slog.New(slog.NewTextHandler(&said, nil)))
+		expect := func(when string, lines int) {
+			t.Helper()
+			if got := said.count("WARN"); got != lines {
+				t.Errorf("%s: %d lines; want %d", when, got, lines)
+			}
+		}
 		for range 25 {
-			c.Warn("refused")
+			c.Warn("refused", "same")
 		}
-		if got := said.count("WARN"); got != 10 {
-			t.Errorf("%d lines; want 10", got)
+		expect("one reason", 3)
+		c.Warn("refused", "other")
+		expect("another", 4)
+		for i := range 100 {
+			c.Warn("refused", fmt.Sprint(i))
 		}
+		expect("many", 30)
 		time.Sleep(time.Minute)
-		c.Warn("refused")
-		if got := said.text.String(); said.count("WARN") != 11 || !strings.HasSuffix(got, "msg=refused omitted=15\n") {
-			t.Errorf("log is %q; want one line more, with omitted=15", got)
+		c.Warn("refused", "same")
+		expect("a minute later", 31)
+		if got := said.text.String(); !strings.HasSuffix(got, "msg=refused err=same omitted=74\n") {
+			t.Errorf("log is %q; want omitted=74 at the end", got)
 		}
 	})
 }

@@ -29,7 +29,7 @@ var layers = map[string][]string{
 	"internal/lint":   {},
 	"internal/bench":  {"db", "snapshot", "command", "internal/vfs"},
 	"internal/sqlgen": {},
-	"system_test":     {"internal/sqlgen"},
+	"system_test":     {"internal/sqlgen", "internal/certs"},
 }
 
 // testLayers says what the tests of a package may import besides, as the table says in words.
