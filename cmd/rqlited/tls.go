@@ -50,7 +50,7 @@ func (s *settings) tlsFaults(fs *flag.FlagSet) []string {
 		if p.tls.clients.CommonName != "" && !p.tls.clients.Verify {
 			faults = append(faults, fmt.Sprintf("-%[1]s-verify-common-name requires -%[1]s-verify-client", p.name))
 		}
-		// What asks for protection must not be without effect. rqlite starts here, and protects nothing.
+		// What asks for protection must not be without effect.
 		if p.tls.clients.Verify && p.tls.Cert == "" && p.tls.Key == "" {
 			faults = append(faults, fmt.Sprintf("-%[1]s-verify-client requires -%[1]s-cert and -%[1]s-key", p.name))
 		}
