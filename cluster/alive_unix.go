@@ -11,7 +11,7 @@ import (
 // request that is sent on a closed connection may or may not have been read, and so could not be
 // sent again; looking first keeps a restarted peer from costing each of its callers a write.
 func alive(conn net.Conn) bool {
-	sc, ok := conn.(syscall.Conn)
+	sc, ok := lowest(conn).(syscall.Conn) // where the end of an encrypted connection shows as well
 	if !ok {
 		return true
 	}

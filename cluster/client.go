@@ -27,7 +27,8 @@ const (
 type ClientConfig struct {
 	LocalAddr      string        // advertised Raft address of this node
 	Local          func() Meta   // what this node tells about itself; asking it needs no network
-	ConnectTimeout time.Duration // zero means 30 s
+	TLS            TLS           // only its Dial is used
+	ConnectTimeout time.Duration // of connecting and of the TLS handshake; zero means 30 s
 	Logger         *slog.Logger  // nil discards
 }
 

@@ -217,6 +217,9 @@ func (f *former) joinAny(ctx context.Context) (joined bool, err error) {
 		if errors.Is(err, store.ErrUnauthorized) && f.cfg.JoinAs == (Credentials{}) {
 			attrs = append(attrs, "hint", "did you forget to set -join-as?")
 		}
+		if call, ok := errors.AsType[*CallError](err); ok && call.Sent && hungUp(err) {
+			attrs = append(attrs, "hint", "did it hang up because only one of the two nodes has a -node-cert?")
+		}
 		f.log.Warn("join attempt did not succeed", attrs...)
 		if final(err) {
 			return false, err

@@ -134,7 +134,7 @@ func (h *half) end() {
 	h.conns = nil
 	h.mu.Unlock()
 	for c := range conns {
-		c.Conn.Close()
+		lowest(c).Close() // TLS would take its leave, and wait for peers that don't take it
 	}
 }
 
@@ -153,6 +153,7 @@ func (l callsListener) Close() error {
 // layer is the half that carries Raft, as Raft wants it: Raft does not close its connections.
 type layer struct {
 	*half
+	tls TLS
 	log *slog.Logger
 }
 
@@ -187,7 +188,7 @@ func (l *layer) Dial(addr raft.ServerAddress, timeout time.Duration) (net.Conn, 
 		case <-ctx.Done():
 		}
 	})
-	conn, err := dial(ctx, string(addr), byteRaft)
+	conn, err := dial(ctx, string(addr), byteRaft, l.tls)
 	if err != nil {
 		return nil, err
 	}

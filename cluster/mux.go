@@ -25,7 +25,9 @@ type Config struct {
 	Addr      string // address to listen on
 	Advertise string // address that peers use; empty means that of the listener
 
-	// FirstByte bounds the wait for the first byte of a connection. Zero means 30 s.
+	TLS TLS
+
+	// FirstByte bounds the wait for the first byte of a connection, that for TLS included. Zero means 30 s.
 	FirstByte time.Duration
 
 	// Bounds on the connections that peers may have open at a time; more are closed at once.
@@ -41,6 +43,7 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Addr == "" {
 		errs = append(errs, errors.New("Addr is empty"))
 	}
+	errs = append(errs, c.TLS.check())
 	if c.FirstByte < 0 {
 		errs = append(errs, fmt.Errorf("FirstByte is %s: must not be negative", c.FirstByte))
 	}
@@ -66,6 +69,7 @@ type Mux struct {
 	raft  *half
 	calls *half
 	fresh *half // connections whose first byte has not arrived
+	greet *greeter
 
 	stop context.CancelFunc
 	done sync.WaitGroup // the acceptor and those who wait for first bytes
@@ -92,6 +96,7 @@ func Listen(cfg Config) (*Mux, error) {
 		raft:  newHalf(cfg.Advertise, cfg.MaxRaft),
 		calls: newHalf(cfg.Advertise, cfg.MaxCalls),
 		fresh: newHalf(cfg.Advertise, cfg.MaxNew),
+		greet: newGreeter(cfg.TLS.Listen, cfg.Logger),
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	m.stop = stop
@@ -101,7 +106,7 @@ func Listen(cfg Config) (*Mux, error) {
 
 // Layer returns the half that carries Raft. Its address is the advertised one. Closing it ends
 // the connections it accepted and dialled.
-func (m *Mux) Layer() raft.StreamLayer { return &layer{half: m.raft, log: m.log} }
+func (m *Mux) Layer() raft.StreamLayer { return &layer{half: m.raft, tls: m.cfg.TLS, log: m.log} }
 
 // Calls returns the half that carries calls. Its address is the advertised one.
 func (m *Mux) Calls() net.Listener { return callsListener{m.calls} }
@@ -131,7 +136,7 @@ func (m *Mux) accept(ctx context.Context) {
 		conn, err := m.ln.Accept()
 		if err == nil {
 			pause = firstPause
-			m.done.Go(func() { m.sort(conn) })
+			m.done.Go(func() { m.sort(ctx, conn) })
 			continue
 		}
 		if ctx.Err() != nil {
@@ -149,34 +154,35 @@ func (m *Mux) accept(ctx context.Context) {
 
 // sort waits for the first byte of conn and gives it to the half that the byte names. Others are
 // closed without a word: they are HTTP clients, TLS clients and port scanners.
-func (m *Mux) sort(conn net.Conn) {
-	held := m.fresh.hold(conn, false)
+func (m *Mux) sort(ctx context.Context, raw net.Conn) {
+	held := m.fresh.hold(raw, false)
 	if held == nil {
 		return
 	}
-	first, err := readFirst(conn, m.cfg.FirstByte)
+	conn, first, err := m.first(ctx, raw)
 	m.fresh.release(held)
 	h := m.halfOf(first)
 	if err != nil || h == nil {
 		if err == nil {
 			m.unknown.Add(1)
 		}
-		conn.Close()
+		raw.Close()
 		return
 	}
 	m.handled.Add(1)
 	h.deliver(conn)
 }
 
-func readFirst(conn net.Conn, wait time.Duration) (byte, error) {
-	if err := conn.SetReadDeadline(time.Now().Add(wait)); err != nil {
-		return 0, err
+// first returns raw, decrypted if need be, and its first byte, all of which has to come in time.
+func (m *Mux) first(ctx context.Context, raw net.Conn) (net.Conn, byte, error) {
+	if err := raw.SetDeadline(time.Now().Add(m.cfg.FirstByte)); err != nil {
+		return nil, 0, err
 	}
-	var first [1]byte
-	if _, err := conn.Read(first[:]); err != nil {
-		return 0, err
+	conn, first, err := m.greet.greet(ctx, raw)
+	if err != nil {
+		return nil, 0, err
 	}
-	return first[0], conn.SetReadDeadline(time.Time{})
+	return conn, first, conn.SetDeadline(time.Time{})
 }
 
 func (m *Mux) halfOf(first byte) *half {
@@ -199,11 +205,15 @@ type MuxStatus struct {
 
 // Status describes the Mux for /status.
 func (m *Mux) Status() MuxStatus {
+	encrypted := "disabled"
+	if m.cfg.TLS.enabled() {
+		encrypted = "enabled"
+	}
 	return MuxStatus{
 		Addr:     m.ln.Addr().String(),
 		Handlers: string([]byte{byteRaft, byteCalls}),
 		Timeout:  m.cfg.FirstByte.String(),
-		TLS:      "disabled",
+		TLS:      encrypted,
 	}
 }
 
@@ -211,7 +221,7 @@ func (m *Mux) Status() MuxStatus {
 func (m *Mux) Counters() map[string]int64 {
 	return map[string]int64{
 		"num_connections_handled":   m.handled.Load(),
-		"num_tls_cert_fetched":      0,
+		"num_tls_cert_fetched":      m.greet.begun.Load(),
 		"num_unregistered_handlers": m.unknown.Load(),
 		"num_connections_rejected":  m.fresh.refused.Load() + m.raft.refused.Load(),
 	}

@@ -80,7 +80,7 @@ func (c *Client) take(ctx context.Context, addr string, p *pool, fresh bool) (co
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.ConnectTimeout)
 	defer cancel()
-	conn, err = dial(ctx, addr, byteCalls)
+	conn, err = dial(ctx, addr, byteCalls, c.cfg.TLS)
 	if err != nil {
 		<-p.slots
 		return nil, forced, err

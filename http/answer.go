@@ -35,6 +35,7 @@ func (a *answer) Write(b []byte) (int, error) {
 		part := b[written:min(len(b), written+flushAt)]
 		a.bound()
 		n, err := a.ResponseWriter.Write(part)
+		a.unbound()
 		written += n
 		if err != nil || written == len(b) {
 			return written, err
@@ -51,6 +52,13 @@ func (a *answer) bound() {
 	now := time.Now()
 	_ = a.conn.SetReadDeadline(now.Add(a.wait))
 	_ = a.conn.SetWriteDeadline(now.Add(2 * a.wait))
+}
+
+// unbound lifts the limits while nothing is sent: net/http would cut an HTTP/2 request off whose deadline passes
+// between two parts of its answer, and end the context of any other.
+func (a *answer) unbound() {
+	_ = a.conn.SetReadDeadline(time.Time{})
+	_ = a.conn.SetWriteDeadline(time.Time{})
 }
 
 // Unwrap lets http.ResponseController reach the connection.

@@ -34,7 +34,15 @@ func NewServer(cfg Config, db Database, n Node, p Peers) *Server {
 		Handler:           s,
 		ReadHeaderTimeout: s.cfg.Limits.Stall,
 		IdleTimeout:       s.cfg.Limits.Idle,
-		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
+		ErrorLog:          newErrorLog(s.log),
+
+		// Over HTTP/2 the deadlines of answer are those of one request. What the requests of a client share is
+		// its connection, which ends if the client takes nothing from it, or does not answer when asked.
+		HTTP2: &http.HTTP2Config{
+			SendPingTimeout:  s.cfg.Limits.Stall,
+			PingTimeout:      s.cfg.Limits.Stall,
+			WriteByteTimeout: 2 * s.cfg.Limits.Stall,
+		},
 
 		// OPTIONS * is answered like OPTIONS on any other target.
 		DisableGeneralOptionsHandler: true,

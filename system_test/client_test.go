@@ -41,7 +41,7 @@ const requestLimit = 20 * time.Second
 func (n *node) do(limit time.Duration, method, path, contentType, body string) (*answer, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, method, "http://"+n.httpAddr+path, strings.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, method, n.scheme+"://"+n.httpAddr+path, strings.NewReader(body))
 	if err != nil {
 		return nil, err
 	}

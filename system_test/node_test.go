@@ -25,6 +25,7 @@ type node struct {
 	dir      string // data directory
 	workDir  string // where its processes are started, and dir is given relative to; empty: dir is absolute
 	logName  string // standard output and error of all its processes
+	scheme   string // of the HTTP API
 	httpAddr string
 	raftAddr string
 	flags    []string // beside the id and the addresses
@@ -52,6 +53,7 @@ func newNode(t *testing.T, id string, flags ...string) *node {
 		id:       id,
 		dir:      filepath.Join(base, "data"),
 		logName:  filepath.Join(base, "log"),
+		scheme:   "http",
 		httpAddr: reserveAddr(t),
 		raftAddr: reserveAddr(t),
 		flags:    flags,

@@ -20,9 +20,10 @@ type settings struct {
 	dir         string // data directory
 	showVersion bool
 
-	http httpSettings
-	raft addresses
-	auth string // credentials file; empty: everyone may do everything
+	http    httpSettings
+	raft    addresses
+	nodeTLS tlsSettings
+	auth    string // credentials file; empty: everyone may do everything
 
 	store          store.Config
 	form           cluster.FormConfig
@@ -60,6 +61,7 @@ func (a addresses) anyPort() bool {
 type httpSettings struct {
 	addresses
 	allowOrigin string
+	tls         tlsSettings
 }
 
 // usageError is a command line that cannot be understood; flag has said why already.
@@ -115,6 +117,7 @@ func (s *settings) register(fs *flag.FlagSet) {
 	s.generalFlags(fs)
 	s.clusterFlags(fs)
 	s.raftFlags(fs)
+	s.tlsFlags(fs)
 	laterFlags(fs)
 }
 

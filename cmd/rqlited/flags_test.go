@@ -69,10 +69,10 @@ func TestCommandLine(t *testing.T) {
 		{"-raft-leader-lease-timeout -1s d", 1, fatal("-raft-leader-lease-timeout must not be negative")},
 		{"-raft-snap-wal-size 9223372036854775808 d", 1, fatal("-raft-snap-wal-size is too large")},
 		{"-cdc-config x d", 1, fatal("-cdc-config is not supported yet")},
-		{"-http-cert a d", 1, fatal("either both -http-cert and -http-key must be set, or neither", "-http-cert is not supported yet")},
-		{"-node-key a d", 1, fatal("either both -node-cert and -node-key must be set, or neither", "-node-key is not supported yet")},
-		{"-http-verify-common-name a d", 1, fatal("-http-verify-common-name requires -http-verify-client", "-http-verify-common-name is not supported yet")},
-		{"-node-verify-common-name a d", 1, fatal("-node-verify-common-name requires -node-verify-client", "-node-verify-common-name is not supported yet")},
+		{"-http-cert /no/a d", 1, fatal("either both -http-cert and -http-key must be set, or neither", "-http-cert: /no/a does not exist")},
+		{"-node-key /no/a d", 1, fatal("either both -node-cert and -node-key must be set, or neither", "-node-key: /no/a does not exist")},
+		{"-http-verify-common-name a d", 1, fatal("-http-verify-common-name requires -http-verify-client")},
+		{"-node-verify-common-name a d", 1, fatal("-node-verify-common-name requires -node-verify-client")},
 		{"-join h:1 -auto-restore a d", 1, fatal("auto-restoring cannot be used when joining a cluster", "-auto-restore is not supported yet")},
 		{"-join h:1 -disco-mode consul-kv d", 1, fatal("disco mode cannot be used when also explicitly joining a cluster", "-disco-mode is not supported yet")},
 		{"-cdc-config a -raft-non-voter d", 1, fatal("CDC cannot be enabled on non-voting nodes", "-cdc-config is not supported yet")},
@@ -86,7 +86,10 @@ func TestCommandLine(t *testing.T) {
 		{"-disco-mode etcd-kv -bootstrap-expect 3 d", 1, fatal("bootstrapping not applicable when using etcd-kv", "-disco-mode is not supported yet")},
 		{"-disco-mode dns d", 1, fatal("bootstrap-expect value required when using dns with a voting node", "-disco-mode is not supported yet")},
 		{"-disco-mode x d", 1, fatal("disco mode must be one of consul-kv, etcd-kv, dns, or dns-srv", "-disco-mode is not supported yet")},
-		{"-http-cert a -http-key b d", 1, fatal("-http-cert is not supported yet", "-http-key is not supported yet")},
+		{"-http-cert /no/a -http-key /no/b -http-ca-cert /no/c d", 1, fatal("-http-cert: /no/a does not exist", "-http-key: /no/b does not exist", "-http-ca-cert: /no/c does not exist")},
+		{"-http-verify-client d", 1, fatal("-http-verify-client requires -http-cert and -http-key")},
+		{"-node-verify-client d", 1, fatal("-node-verify-client requires -node-cert and -node-key")},
+		{"-node-ca-cert /no/c d", 1, fatal("-node-ca-cert requires -node-cert and -node-key", "-node-ca-cert: /no/c does not exist")},
 
 		{"-raft-reap-node-timeout 0s -http-addr x -raft-addr y -cdc-config a ~", 1, fatal( // all at once, in rqlite's order
 			"-raft-reap-node-timeout must be greater than 0",
@@ -147,6 +150,7 @@ func TestHarmless(t *testing.T) {
 		"-raft-log-level chatty",
 		"-raft-reap-node-timeout 1h",
 		"-join-as bob -join host:1",
+		"-http-no-verify -node-no-verify -node-verify-server-name x",
 	} {
 		t.Run(args, func(t *testing.T) { accepted(t, args) })
 	}

@@ -29,20 +29,6 @@ var later = []laterFlag{
 	{"extensions-path", "", "", "comma-separated `paths` of SQLite extensions"},
 	{"on-disk-path", "", "", "`file` of the database, outside of the data directory"},
 
-	{"http-cert", "", "", "certificate `file` of the HTTP API"},
-	{"http-key", "", "", "key `file` of the HTTP API"},
-	{"http-ca-cert", "", "", "certificate `file` that clients are verified by"},
-	{"http-no-verify", false, "", "do not verify other nodes' HTTPS certificates"},
-	{"http-verify-client", false, "", "require client certificates"},
-	{"http-verify-common-name", "", "", "`name` required in client certificates"},
-	{"node-cert", "", "", "certificate `file` for other nodes"},
-	{"node-key", "", "", "key `file` for other nodes"},
-	{"node-ca-cert", "", "", "certificate `file` that other nodes are verified by"},
-	{"node-no-verify", false, "", "do not verify other nodes' certificates"},
-	{"node-verify-client", false, "", "require certificates of other nodes"},
-	{"node-verify-server-name", "", "", "`name` required in other nodes' certificates when dialling"},
-	{"node-verify-common-name", "", "", "`name` required in certificates of nodes that connect"},
-
 	{"otlp-endpoint", "", "", "`address` of a metrics collector"},
 	{"otlp-interval", 30 * time.Second, "", "time between exports of metrics"},
 	{"otlp-insecure", false, "", "export metrics without TLS"},
@@ -85,17 +71,6 @@ func laterFaults(fs *flag.FlagSet) []string {
 	for _, f := range later {
 		if v := given(fs, f.name); v != fs.Lookup(f.name).DefValue && (f.off == "" || v != f.off) {
 			faults = append(faults, fmt.Sprintf("-%s is not supported yet", f.name))
-		}
-	}
-	return faults
-}
-
-// tlsFaults checks what the flags for TLS require of each other.
-func tlsFaults(fs *flag.FlagSet) []string {
-	faults := pairFaults(fs, "http", "node")
-	for _, port := range []string{"http", "node"} {
-		if given(fs, port+"-verify-common-name") != "" && given(fs, port+"-verify-client") == "false" {
-			faults = append(faults, fmt.Sprintf("-%[1]s-verify-common-name requires -%[1]s-verify-client", port))
 		}
 	}
 	return faults

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -53,6 +54,7 @@ type node struct {
 	log *slog.Logger
 
 	users   *auth.Store // nil without a credentials file
+	peerTLS cluster.TLS
 	mux     *cluster.Mux
 	client  *cluster.Client
 	service *cluster.Service
@@ -112,7 +114,12 @@ func (n *node) readUsers() error {
 
 // listen opens both ports and settles what others are told about them.
 func (n *node) listen() (web net.Listener, err error) {
-	cfg := cluster.Config{Addr: n.cfg.raft.bind, Logger: n.log}
+	n.cfg.warnTLS(n.log)
+	var webTLS *tls.Config
+	if webTLS, n.peerTLS, err = n.cfg.openTLS(n.log); err != nil {
+		return nil, err
+	}
+	cfg := cluster.Config{Addr: n.cfg.raft.bind, TLS: n.peerTLS, Logger: n.log}
 	if !n.cfg.raft.anyPort() {
 		cfg.Advertise = n.cfg.raft.public()
 	}
@@ -126,13 +133,16 @@ func (n *node) listen() (web net.Listener, err error) {
 	if n.cfg.http.anyPort() {
 		n.cfg.http.advertise = web.Addr().String()
 	}
+	if webTLS != nil {
+		web = tls.NewListener(web, webTLS)
+	}
 	n.cfg.store.NodeID = cmp.Or(n.cfg.store.NodeID, n.cfg.raft.public())
 	return web, nil
 }
 
 // answer begins to answer on both ports. Until the store is open, the answer is that it is not.
 func (n *node) answer(g *errgroup.Group, web net.Listener) {
-	meta := cluster.Meta{URL: "http://" + n.cfg.http.public(), Version: version}
+	meta := cluster.Meta{URL: n.cfg.http.scheme() + "://" + n.cfg.http.public(), Version: version}
 	n.client = cluster.NewClient(cluster.ClientConfig{
 		LocalAddr: n.cfg.raft.public(),
 		Local: func() cluster.Meta {
@@ -140,6 +150,7 @@ func (n *node) answer(g *errgroup.Group, web net.Listener) {
 			m.CommitIndex = n.late.CommitIndex()
 			return m
 		},
+		TLS:            n.peerTLS,
 		ConnectTimeout: n.cfg.connectTimeout,
 	})
 	router := cluster.NewRouter(n.late, n.client, cluster.RouterConfig{

@@ -160,6 +160,9 @@ func TestStartFails(t *testing.T) {
 		{"profile", []string{"-cpu-profile", file + "/cpu", t.TempDir()}, "create CPU profile file at " + file + "/cpu"},
 		{"no credentials file", []string{"-auth", file + ".json", t.TempDir()}, "failed to get credential store: open " + file + ".json: no such file or directory"},
 		{"empty credentials file", []string{"-auth", file, t.TempDir()}, "failed to get credential store: " + file + ": line 1: EOF"},
+		{"HTTP certificate", []string{"-http-cert", file, "-http-key", file, t.TempDir()}, "TLS of the HTTP API: certificate " + file},
+		{"node certificate", []string{"-node-cert", file, "-node-key", file, t.TempDir()}, "TLS between nodes: certificate " + file},
+		{"authorities", []string{"-node-cert", file, "-node-key", file, "-node-ca-cert", file, t.TempDir()}, "no certificate in " + file},
 		{"non-voter alone", []string{"-raft-non-voter", t.TempDir()}, "clustering failure: "},
 	}
 	for _, tt := range tests {

@@ -16,6 +16,7 @@ func (n *node) apiConfig(router *cluster.Router) httpd.Config {
 		BindAddr:    n.cfg.http.bind,
 		RaftAddr:    n.cfg.raft.public(),
 		AllowOrigin: n.cfg.http.allowOrigin,
+		TLS:         n.cfg.http.tls.status(),
 		Build:       httpd.Build{Commit: commit},
 		Status: map[string]func() any{
 			"cluster":    func() any { return n.service.Status() },

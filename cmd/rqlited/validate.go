@@ -19,7 +19,7 @@ func (s *settings) faults(fs *flag.FlagSet) []string {
 	if strings.TrimSpace(s.dir) == "" {
 		faults = append(faults, "data directory path is required")
 	}
-	return slices.Concat(faults, tlsFaults(fs), s.addressFaults(), s.joinFaults(), s.featureFaults(fs),
+	return slices.Concat(faults, s.tlsFaults(fs), s.addressFaults(), s.joinFaults(), s.featureFaults(fs),
 		s.rangeFaults(), laterFaults(fs))
 }
 

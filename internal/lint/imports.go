@@ -16,19 +16,20 @@ const anything = "all"
 // directory, and counts as it.
 var layers = map[string][]string{
 	"cmd/rqlited":     {anything},
-	"http":            {"store", "command", "auth"},
-	"cluster":         {"store", "command", "auth"},
+	"http":            {"store", "command", "auth", "internal/certs"},
+	"cluster":         {"store", "command", "auth", "internal/certs"},
 	"store":           {"db", "snapshot", "rewrite", "command", "internal/vfs"},
 	"snapshot":        {"internal/vfs"},
 	"db":              {"command", "internal/vfs"},
 	"rewrite":         {"command"},
 	"command":         {},
 	"auth":            {},
+	"internal/certs":  {},
 	"internal/vfs":    {},
 	"internal/lint":   {},
 	"internal/bench":  {"db", "snapshot", "command", "internal/vfs"},
 	"internal/sqlgen": {},
-	"system_test":     {"internal/sqlgen"},
+	"system_test":     {"internal/sqlgen", "internal/certs"},
 }
 
 // testLayers says what the tests of a package may import besides, as the table says in words.
