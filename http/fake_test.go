@@ -37,6 +37,7 @@ type fakeNode struct {
 	leaderless  bool
 	ready       error
 	failed      error
+	refusal     error // of Check
 	applied     error
 	waitedFor   uint64
 	snapshotErr error
@@ -56,6 +57,8 @@ func (n *fakeNode) Leader() (store.Server, bool) {
 func (n *fakeNode) Ready() error { return n.ready }
 
 func (n *fakeNode) Failed() error { return n.failed }
+
+func (n *fakeNode) Check(*command.Request) error { return n.refusal }
 
 func (n *fakeNode) Hash(ctx context.Context) (store.StateHash, error) { return n.hash(ctx) }
 

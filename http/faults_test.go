@@ -109,6 +109,7 @@ func (notOpen) Servers() ([]store.Server, error) { return nil, store.ErrNotOpen 
 func (notOpen) Leader() (store.Server, bool)     { return store.Server{}, false }
 func (notOpen) Ready() error                     { return store.ErrNotOpen }
 func (notOpen) Failed() error                    { return nil }
+func (notOpen) Check(*command.Request) error     { return store.ErrNotOpen }
 func (notOpen) Hash(context.Context) (store.StateHash, error) {
 	return store.StateHash{}, store.ErrNotOpen
 }

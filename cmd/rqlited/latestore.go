@@ -36,6 +36,14 @@ func (l *lateStore) Do(ctx context.Context, req *command.Request) (*command.Resp
 	return nil, store.ErrNotOpen
 }
 
+// Check does not let the node's state count: what is refused is refused for ever.
+func (l *lateStore) Check(req *command.Request) error {
+	if st := l.store.Load(); st != nil {
+		return st.Check(req)
+	}
+	return store.ErrNotOpen
+}
+
 func (l *lateStore) Ready() error {
 	st := l.store.Load()
 	switch {
