@@ -27,6 +27,11 @@ type Node interface {
 	// of it runs, or nil. While the store is not open it returns store.ErrNotOpen.
 	Check(req *command.Request) error
 
+	// Watch notes, until end is called, whether the write of that seed is applied here. The answer is
+	// final once a write that was made after all attempts at that one is applied here too. Applied
+	// fails if it cannot tell.
+	Watch(seed uint64) (applied func() (bool, error), end func())
+
 	WaitApplied(ctx context.Context, index uint64) error
 	Snapshot(ctx context.Context, trailing uint64) error // trailing: log entries to keep; 0 is the store's default
 	Hash(ctx context.Context) (store.StateHash, error)   // of the state as it is now

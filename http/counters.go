@@ -17,6 +17,7 @@ const (
 	queryStmts
 	queuedExecutions
 	queuedFailed
+	queuedFound
 	queuedLeadershipLost
 	queuedNoLeader
 	queuedNotLeader
@@ -50,12 +51,13 @@ var counterNames = [numCounters]string{
 
 	queuedExecutions:     "queued_executions",
 	queuedFailed:         "queued_executions_failed", // attempts; the reasons are among the others
+	queuedFound:          "queued_executions_found",  // batches found in the log after an unknown outcome; ours
 	queuedLeadershipLost: "queued_executions_leadership_lost",
 	queuedNoLeader:       "queued_executions_no_leader",
 	queuedNotLeader:      "queued_executions_not_leader",
 	queuedOK:             "queued_executions_ok",          // batches
 	queuedRefused:        "queued_executions_refused",     // requests given up; ours
-	queuedRepeated:       "queued_executions_repeated",    // attempts after one that may have succeeded; ours
+	queuedRepeated:       "queued_executions_repeated",    // attempts after one of which nobody knows; ours
 	queuedStmtErrors:     "queued_executions_stmt_errors", // ours
 	queuedStmts:          "queued_executions_num_stmts_rx",
 	queuedStmtsSent:      "queued_executions_num_stmts_tx",

@@ -38,6 +38,8 @@ type fakeNode struct {
 	ready       error
 	failed      error
 	refusal     error // of Check
+	appliedHere bool  // what a watched write is told
+	appliedErr  error
 	applied     error
 	waitedFor   uint64
 	snapshotErr error
@@ -59,6 +61,10 @@ func (n *fakeNode) Ready() error { return n.ready }
 func (n *fakeNode) Failed() error { return n.failed }
 
 func (n *fakeNode) Check(*command.Request) error { return n.refusal }
+
+func (n *fakeNode) Watch(uint64) (func() (bool, error), func()) {
+	return func() (bool, error) { return n.appliedHere, n.appliedErr }, func() {}
+}
 
 func (n *fakeNode) Hash(ctx context.Context) (store.StateHash, error) { return n.hash(ctx) }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net/http"
 	"slices"
 	"sync"
@@ -44,11 +45,13 @@ type queuedWrite struct {
 // queue carries writes out later than it accepts them, in the order of their sequence numbers and
 // many at a time. Its worker, the one goroutine it has, runs only while there is something to do.
 //
-// An accepted write is tried until it is carried out, refused for certain, or given up by stop. It
-// can be carried out twice: an attempt whose outcome is not known is repeated.
+// An accepted write is tried until it is carried out, refused for certain, or given up by stop.
+// When the outcome of an attempt is unknown, the log of this node tells it, see settle; only if that
+// cannot tell, an attempt is made that may be the second to succeed.
 type queue struct {
 	cfg      QueueConfig
 	db       Database
+	node     Node
 	log      *slog.Logger
 	counters *counters // the Server's
 	stats    queueStats
@@ -84,9 +87,9 @@ type queueStats struct {
 }
 
 // newQueue returns a queue whose first sequence number is first.
-func newQueue(cfg QueueConfig, db Database, log *slog.Logger, c *counters, first uint64) *queue {
+func newQueue(cfg QueueConfig, db Database, n Node, log *slog.Logger, c *counters, first uint64) *queue {
 	return &queue{
-		cfg: cfg, db: db, log: log, counters: c,
+		cfg: cfg, db: db, node: n, log: log, counters: c,
 		wake: make(chan struct{}, 1), closing: make(chan struct{}),
 		queueState: queueState{next: first, space: make(chan struct{})},
 	}
@@ -260,16 +263,14 @@ func together(writes []*queuedWrite, due uint64) int {
 // decide notes the fate of writes, tells those who wait for it, and makes room. It reports whether
 // there are undecided ones.
 func (q *queue) decide(writes []*queuedWrite, err error) (more bool) {
-	for _, w := range writes {
-		w.err = err
-		close(w.done)
-	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for _, w := range writes {
 		q.held--
 		q.bytes -= w.bytes
 		q.decided = w.seq
+		w.err = err
+		close(w.done)
 	}
 	q.pressed = false // who still finds no room says so again
 	close(q.space)
@@ -295,12 +296,12 @@ func (q *queue) send(ctx context.Context, batch []*queuedWrite) (more bool) {
 		return q.decide(batch, nil) // nothing but marks
 	}
 	err := q.carryOut(ctx, req, batch)
-	_, asked := errors.AsType[*store.RequestError](err)
+	_, rejected := errors.AsType[*store.RequestError](err)
 	switch {
 	case err == nil:
 	case errors.Is(err, errQueueClosed):
 		q.log.Error("queued writes lost", append(span(batch), "err", err)...) // err says if they may have been carried out
-	case asked && len(batch) > 1 && !q.cfg.Transaction:
+	case rejected && !errors.Is(err, store.ErrUnknown) && len(batch) > 1 && !q.cfg.Transaction:
 		// Nothing of it was applied. One of the requests is to blame, and the others are not to suffer.
 		for i := range batch {
 			more = q.send(ctx, batch[i:i+1])
@@ -313,21 +314,37 @@ func (q *queue) send(ctx context.Context, batch []*queuedWrite) (more bool) {
 	return q.decide(batch, err)
 }
 
+// sending is a batch on its way.
+type sending struct {
+	req     *command.Request
+	batch   []*queuedWrite
+	applied func() (bool, error) // whether req was applied here; see Node.Watch
+	doubt   bool                 // the last attempt may have succeeded
+}
+
 // carryOut tries until req is carried out, is refused for certain, or ctx ends; then it fails with
-// errQueueClosed.
+// errQueueClosed. An ErrUnknown in the error says that it may have been carried out all the same.
 func (q *queue) carryOut(ctx context.Context, req *command.Request, batch []*queuedWrite) error {
+	for req.Seed == 0 { // which stands for none
+		req.Seed = rand.Uint64()
+	}
+	applied, end := q.node.Watch(req.Seed)
+	defer end()
+	s := &sending{req: req, batch: batch, applied: applied}
 	for attempt := 1; ; attempt++ {
-		q.counters.add(queuedStmtsSent, len(req.Statements))
-		resp, err := q.db.Do(ctx, req)
+		err := q.attempt(ctx, s)
 		if err == nil {
 			q.counters.add(queuedOK, 1)
 			q.stats.sent.Add(int64(len(req.Statements)))
-			q.noteErrors(resp, batch)
 			return nil
 		}
 		q.counters.add(queuedFailed, 1)
 		q.counters.add(failureCounter(err), 1)
-		if refused(err) {
+		final := refused(err)
+		if s.doubt && !errors.Is(err, store.ErrUnknown) {
+			err = fmt.Errorf("%w: %w", store.ErrUnknown, err) // err is of the search for the batch
+		}
+		if final {
 			return err
 		}
 		level := slog.LevelDebug
@@ -338,10 +355,52 @@ func (q *queue) carryOut(ctx context.Context, req *command.Request, batch []*que
 		if !q.pause(ctx) {
 			return fmt.Errorf("%w: %w", errQueueClosed, err)
 		}
-		if errors.Is(err, store.ErrUnknown) {
-			q.counters.add(queuedRepeated, 1)
-		}
 	}
+}
+
+// attempt has a batch carried out, unless an attempt before has done so.
+func (q *queue) attempt(ctx context.Context, s *sending) error {
+	if s.doubt {
+		done, err := q.settle(ctx, s)
+		if done || err != nil {
+			return err
+		}
+		s.doubt = false
+	}
+	q.counters.add(queuedStmtsSent, len(s.req.Statements))
+	resp, err := q.db.Do(ctx, s.req)
+	s.doubt = errors.Is(err, store.ErrUnknown)
+	if err == nil {
+		q.noteErrors(resp, s.batch)
+	}
+	return err
+}
+
+// settle finds out whether a batch was carried out whose outcome is unknown. It has an entry
+// written that changes nothing, and waits for it here: behind it the batch comes no more.
+func (q *queue) settle(ctx context.Context, s *sending) (done bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, queueForward)
+	defer cancel()
+	resp, err := q.db.Do(ctx, &command.Request{
+		Kind:       command.Execute,
+		Statements: []command.Statement{{SQL: "SELECT 1"}},
+		Forward:    s.req.Forward,
+	})
+	if err != nil {
+		return false, fmt.Errorf("find out what became of them: %w", err)
+	}
+	if err := q.node.WaitApplied(ctx, resp.Index); err != nil {
+		return false, fmt.Errorf("wait for log entry %d: %w", resp.Index, err)
+	}
+	done, err = s.applied()
+	switch {
+	case err != nil || resp.Index == 0: // twice is better than not at all
+		q.counters.add(queuedRepeated, 1)
+		q.log.Warn("queued writes may be carried out twice", append(span(s.batch), "err", err)...)
+	case done:
+		q.counters.add(queuedFound, 1)
+	}
+	return done, nil
 }
 
 // noteErrors counts the errors of statements, which nobody else learns of. In a transaction one of

@@ -59,7 +59,7 @@ func (d *queueDB) Do(ctx context.Context, req *command.Request) (*command.Respon
 	if s.err != nil {
 		return nil, s.err
 	}
-	return &command.Response{Results: make([]command.Result, len(req.Statements))}, nil
+	return &command.Response{Results: make([]command.Result, len(req.Statements)), Index: 7}, nil
 }
 
 // batches returns what was asked, as "time user:sql".
@@ -78,6 +78,7 @@ type testQueue struct {
 	*queue
 	t        *testing.T
 	db       *queueDB
+	fake     fakeNode
 	counters counters
 	log      strings.Builder
 }
@@ -86,7 +87,7 @@ func inQueue(t *testing.T, cfg QueueConfig, test func(q *testQueue)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		q := &testQueue{t: t, db: &queueDB{start: time.Now()}}
-		q.queue = newQueue(cfg.withDefaults(), q.db, slog.New(slog.NewTextHandler(&q.log, nil)), &q.counters, 100)
+		q.queue = newQueue(cfg.withDefaults(), q.db, &q.fake, slog.New(slog.NewTextHandler(&q.log, nil)), &q.counters, 100)
 		test(q)
 		q.stop(t.Context())
 		if q.held != 0 || q.bytes != 0 || len(q.pending) != 0 {
@@ -224,11 +225,8 @@ func TestQueueRetries(t *testing.T) {
 			writes = append(writes, q.put("a", sql))
 		}
 		after(time.Minute)
-		var want []string
-		for i := range 10 {
-			want = append(want, fmt.Sprintf("%s a:12", time.Duration(i)*time.Second))
-		}
-		q.want(append(want, "9s a:34")...)
+		q.want("0s a:12", "1s a:12", "2s a:12", "3s a:12", "4s a:12", "5s a:12", "6s a:12",
+			"7s a:SELECT 1", "8s a:SELECT 1", "9s a:SELECT 1", "9s a:12", "9s a:34")
 		for _, w := range writes {
 			if <-w.done; w.err != nil {
 				t.Errorf("write %d = %v", w.seq, w.err)
@@ -236,8 +234,8 @@ func TestQueueRetries(t *testing.T) {
 		}
 		counts := q.counters.stats()
 		for name, want := range map[string]int64{
-			"failed": 9, "ok": 2, "no_leader": 1, "not_leader": 1, "leadership_lost": 1, "unknown_error": 6, "repeated": 3, "refused": 0,
-			"num_stmts_tx": 22,
+			"failed": 9, "ok": 2, "no_leader": 1, "not_leader": 1, "leadership_lost": 1, "unknown_error": 6, "found": 0, "repeated": 0, "refused": 0,
+			"num_stmts_tx": 18,
 		} {
 			if got := counts["queued_executions_"+name]; got != want {
 				t.Errorf("queued_executions_%s = %d; want %d", name, got, want)
@@ -247,6 +245,44 @@ func TestQueueRetries(t *testing.T) {
 			t.Errorf("%d warnings; want one a batch\n%s", n, q.log.String())
 		}
 	})
+}
+
+// TestQueueUnknown has an attempt end without an answer, and the log tell what became of it.
+func TestQueueUnknown(t *testing.T) {
+	tests := []struct {
+		name    string
+		fail    []error
+		applied bool
+		missed  error // why the log cannot tell
+		want    []string
+		counts  [3]int64 // ok, found, repeated
+		err     error
+	}{
+		{"not carried out", []error{store.ErrUnknown}, false, nil, []string{"50ms a:1", "1.05s a:SELECT 1", "1.05s a:1"}, [3]int64{1, 0, 0}, nil},
+		{"carried out", []error{store.ErrLeadershipLost}, true, nil, []string{"50ms a:1", "1.05s a:SELECT 1"}, [3]int64{1, 1, 0}, nil},
+		{"carried out, no leader for a while", []error{store.ErrUnknown, store.ErrNoLeader}, true, nil,
+			[]string{"50ms a:1", "1.05s a:SELECT 1", "2.05s a:SELECT 1"}, [3]int64{1, 1, 0}, nil},
+		{"log cannot tell", []error{store.ErrUnknown}, false, store.ErrUnknown, []string{"50ms a:1", "1.05s a:SELECT 1", "1.05s a:1"}, [3]int64{1, 0, 1}, nil},
+		{"user not permitted any more", []error{store.ErrUnknown, store.ErrUnauthorized}, true, nil, []string{"50ms a:1", "1.05s a:SELECT 1"},
+			[3]int64{}, store.ErrUnauthorized},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			inQueue(t, QueueConfig{}, func(q *testQueue) {
+				q.db.fail, q.fake.appliedHere, q.fake.appliedErr = tt.fail, tt.applied, tt.missed
+				w := q.put("a", "1")
+				after(time.Minute)
+				q.want(tt.want...)
+				counts := [3]int64{q.counters[queuedOK].Load(), q.counters[queuedFound].Load(), q.counters[queuedRepeated].Load()}
+				if counts != tt.counts || !errors.Is(w.err, tt.err) {
+					t.Errorf("ok, found, repeated = %v, error %v; want %v, %v", counts, w.err, tt.counts, tt.err)
+				}
+				if tt.err == nil && q.fake.waitedFor != 7 {
+					t.Errorf("waited for log entry %d here; want 7", q.fake.waitedFor)
+				}
+			})
+		})
+	}
 }
 
 // TestQueueRefused has requests refused. Only those are given up, and who waits for them is told.
@@ -373,7 +409,7 @@ func TestQueueRolledBack(t *testing.T) {
 	var log strings.Builder
 	var c counters
 	db := &fakeDB{resp: &command.Response{Results: []command.Result{{}, {Error: "no such table: bar"}}}}
-	q := newQueue(QueueConfig{Transaction: true}.withDefaults(), db, slog.New(slog.NewTextHandler(&log, nil)), &c, 1)
+	q := newQueue(QueueConfig{Transaction: true}.withDefaults(), db, &fakeNode{}, slog.New(slog.NewTextHandler(&log, nil)), &c, 1)
 	w := newQueuedWrite([]command.Statement{{SQL: "x"}, {SQL: "y"}}, caller{})
 	if err := q.add(t.Context(), w); err != nil {
 		t.Fatal(err)

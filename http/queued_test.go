@@ -92,6 +92,12 @@ func TestQueuedRequest(t *testing.T) {
 		},
 		Forward: command.Forward{Timeout: 30 * time.Second, Username: "bob", Password: "secret1"},
 	}}
+	for _, req := range f.db.asked {
+		if req.Seed == 0 {
+			t.Error("the write has no seed to be found by")
+		}
+		req.Seed = 0 // any
+	}
 	if !reflect.DeepEqual(f.db.asked, want) {
 		t.Errorf("asked %+v; want %+v", f.db.asked[0], want[0])
 	}

@@ -31,7 +31,7 @@ func NewServer(cfg Config, db Database, n Node, p Peers) *Server {
 	s := &Server{cfg: cfg.withDefaults(), db: db, node: n, peers: p, started: time.Now()}
 	s.log = s.cfg.Logger
 	s.routes = s.table()
-	s.queue = newQueue(s.cfg.Queue, db, s.log, &s.counters, uint64(s.started.UnixNano()))
+	s.queue = newQueue(s.cfg.Queue, db, n, s.log, &s.counters, uint64(s.started.UnixNano()))
 	s.srv = &http.Server{
 		Handler:           s,
 		ReadHeaderTimeout: s.cfg.Limits.Stall,

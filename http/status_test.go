@@ -118,7 +118,7 @@ func TestVars(t *testing.T) {
 	}
 	const counters = `{"auth_fail": 0, "auth_ok": 1, "execute_stmts_rx": 0, "executions": 0, "leader_not_found": 0, "num_readyz": 0, "num_status": 0, ` +
 		`"panics": 0, "queries": 0, "query_stmts_rx": 0, ` +
-		`"queued_executions": 0, "queued_executions_failed": 0, "queued_executions_leadership_lost": 0, "queued_executions_no_leader": 0, "queued_executions_not_leader": 0, "queued_executions_num_stmts_rx": 0, "queued_executions_num_stmts_tx": 0, "queued_executions_ok": 0, "queued_executions_refused": 0, "queued_executions_repeated": 0, "queued_executions_stmt_errors": 0, "queued_executions_unknown_error": 0, "queued_executions_wait": 0, "queued_executions_wait_timeout": 0, ` +
+		`"queued_executions": 0, "queued_executions_failed": 0, "queued_executions_found": 0, "queued_executions_leadership_lost": 0, "queued_executions_no_leader": 0, "queued_executions_not_leader": 0, "queued_executions_num_stmts_rx": 0, "queued_executions_num_stmts_tx": 0, "queued_executions_ok": 0, "queued_executions_refused": 0, "queued_executions_repeated": 0, "queued_executions_stmt_errors": 0, "queued_executions_unknown_error": 0, "queued_executions_wait": 0, "queued_executions_wait_timeout": 0, ` +
 		`"request_stmts_rx": 0, "requests": 0, "user_snapshots": 0}`
 	check(t, f.do(t, "GET", "/debug/vars?key=store", ""), http.StatusOK, "{\n\"store\": {\"num_joins\": 3, \"num_restores\": 1, \"num_snapshots\": 2}\n}\n")
 	check(t, f.do(t, "GET", "/debug/vars?key=http", ""), http.StatusOK, "{\n\"http\": "+counters+"\n}\n")

@@ -96,7 +96,7 @@ func (s *Store) write(ctx context.Context, req *command.Request) (*command.Respo
 		defer cancel()
 	}
 	resp, err := s.propose(bounded, &command.Entry{
-		Kind: req.Kind, Request: req, ForeignKeys: command.SettingOf(s.cfg.ForeignKeys),
+		Kind: req.Kind, Request: req, Seed: req.Seed, ForeignKeys: command.SettingOf(s.cfg.ForeignKeys),
 	})
 	if errors.Is(err, ErrUnknown) && errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
 		return nil, ErrWaitTimeout

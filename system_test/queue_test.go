@@ -89,79 +89,76 @@ func TestQueue(t *testing.T) {
 	}
 }
 
-// TestQueueKillLeader kills the leader while the queues of the others are written to. What was
-// acknowledged, also before it was carried out, is there, and in the order in which it was queued: the
-// nodes with the queues live on.
+// TestQueueKillLeader kills the leader, again and again, while the queue of another node is written to. What
+// was acknowledged, also before it was carried out, is there once, and in the order in which it was queued.
 func TestQueueKillLeader(t *testing.T) {
 	t.Parallel()
-	c := startCluster(t, 3, often...)
-	leader := c.leader()
-	rest := c.without(leader)
-	leader.execute("CREATE TABLE queued (id INTEGER PRIMARY KEY, node TEXT, n INTEGER)")
-	acked := make([][]int, len(rest)) // by client, which is alone on its node
+	rounds := 3
+	if long() {
+		rounds = 30
+	}
+	c := startCluster(t, 3)
+	c[0].execute("CREATE TABLE queued (id INTEGER PRIMARY KEY, client INTEGER, n INTEGER)")
+	// A short wait for others, so that the kills meet batches under way: their outcome is unknown.
+	n := c.join(t, "queue", "-raft-non-voter", "-write-queue-timeout", "1ms")
+	acked := make([][]int, 3) // by client
+	progress := make(chan struct{})
+	stop := make(chan struct{})
 	var clients sync.WaitGroup
-	stop, begun := make(chan struct{}), make(chan struct{}, len(rest))
-	for i, n := range rest {
+	for i := range acked {
 		clients.Go(func() {
 			for seq := 0; ; seq++ {
+				query := "&noleader"
+				if seq%5 == 4 {
+					query = "&noleader&wait"
+				}
+				if _, err := n.queue(query, []any{"INSERT INTO queued(client, n) VALUES (?, ?)", i, seq}); err == nil {
+					acked[i] = append(acked[i], seq)
+				}
 				select {
 				case <-stop:
 					return
-				default:
-				}
-				query := "&noleader"
-				if seq%10 == 9 {
-					query = "&noleader&wait"
-				}
-				if _, err := n.queue(query, []any{"INSERT INTO queued(node, n) VALUES (?, ?)", n.id, seq}); err == nil {
-					acked[i] = append(acked[i], seq)
-				}
-				if len(acked[i]) == 200 {
-					begun <- struct{}{}
+				case progress <- struct{}{}:
 				}
 			}
 		})
 	}
-	for range rest {
-		<-begun
-	}
-	leader.kill()
-	now := rest.leader()
-	before := now.query("strong", "SELECT count(*) FROM queued")
-	within(t, formLimit, "the queues go on", func() error {
-		rows, err := now.tryQuery("strong", "SELECT count(*) FROM queued")
-		if err == nil && slices.Equal(rows, before) {
-			err = fmt.Errorf("still %v rows", rows)
+	for range rounds {
+		for range 300 { // the leader of the round before is dead for the first of them
+			<-progress
 		}
-		return err
-	})
+		leader := c.leader()
+		leader.kill()
+		for range 300 {
+			<-progress
+		}
+		leader.start()
+		leader.waitReady(formLimit)
+	}
 	close(stop)
 	clients.Wait()
-	leader.start()
-	c.waitReady()
-	for i, n := range rest {
-		within(t, formLimit, n.id+" flushes its queue", func() error {
-			_, err := n.queue("&wait")
-			return err
-		})
-		rows := n.query("strong", fmt.Sprintf("SELECT n FROM queued WHERE node = '%s' GROUP BY n ORDER BY min(id)", n.id))
+	n.mustQueue("&wait&timeout=20s") // all before it is carried out
+	for i := range acked {
+		rows := n.query("strong", fmt.Sprintf("SELECT n FROM queued WHERE client = %d ORDER BY id", i))
 		var want []string
 		for _, seq := range acked[i] {
 			want = append(want, fmt.Sprint(seq))
 		}
-		missing := slices.DeleteFunc(slices.Clone(want), func(s string) bool { return slices.Contains(rows, s) })
-		if len(missing) > 0 {
-			t.Errorf("%s acknowledged %d writes, of which these are missing: %v", n.id, len(want), missing)
-		}
-		// Besides these there may be the one whose client gave up waiting.
+		// Besides these there may be some whose client gave up waiting.
 		rows = slices.DeleteFunc(rows, func(s string) bool { return !slices.Contains(want, s) })
-		if len(missing) == 0 && !slices.Equal(rows, want) {
-			t.Errorf("%s: the order of its writes is not that in which they were queued", n.id)
+		if !slices.Equal(rows, want) {
+			t.Errorf("client %d: rows\n%v\nwant what was acknowledged\n%v", i, rows, want)
 		}
-		twice := n.query("strong", fmt.Sprintf("SELECT count(*) - count(DISTINCT n) FROM queued WHERE node = '%s'", n.id))
-		t.Logf("%s: %d acknowledged, %s carried out twice", n.id, len(want), twice[0])
 	}
-	c.equal()
+	var vars struct {
+		HTTP map[string]int `json:"http"`
+	}
+	if err := n.get("/debug/vars?key=http", &vars); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%d rounds: batches of unknown outcome: %d found in the log, %d repeated without knowing",
+		rounds, vars.HTTP["queued_executions_found"], vars.HTTP["queued_executions_repeated"])
+	append(slices.Clone(c), n).equal()
 }
 
 // TestQueueStop stops nodes whose queues would wait for an hour. All is carried out before they end, on the
