@@ -78,7 +78,7 @@ func (s *Server) queuedStatements(w http.ResponseWriter, c *call, wait bool) ([]
 }
 
 func newQueuedWrite(stmts []command.Statement, user caller) *queuedWrite {
-	w := &queuedWrite{stmts: stmts, user: user, done: make(chan struct{})}
+	w := &queuedWrite{stmts: stmts, user: user}
 	w.bytes = int64(unsafe.Sizeof(*w))
 	for i := range stmts {
 		w.bytes += memoryOf(&stmts[i])
