@@ -13,7 +13,7 @@ var (
 	ErrMalformed = command.ErrMalformed
 
 	// ErrTooLarge means that a message is over its bound; nothing of it was kept.
-	ErrTooLarge = errors.New("cluster: message too large")
+	ErrTooLarge = command.ErrTooLarge
 
 	// ErrClosed means that the Client was closed; nothing was sent.
 	ErrClosed = errors.New("cluster: client closed")

@@ -123,20 +123,21 @@ func slicesOf(sql string, n int) []Statement {
 	return s
 }
 
-// TestEntryHoldsNoTimeout shows that a time limit reaches another node, but never the log.
+// TestEntryHoldsNoTimeout shows that a time limit reaches another node, but never the log. Of the seed there
+// is one in an entry, its own.
 func TestEntryHoldsNoTimeout(t *testing.T) {
-	req := &Request{Kind: Execute, DBTimeout: time.Second, Statements: []Statement{{SQL: "x"}}}
+	req := &Request{Kind: Execute, DBTimeout: time.Second, Seed: 7, Statements: []Statement{{SQL: "x"}}}
 	b, err := EncodeEntry(nil, &Entry{Kind: Execute, Request: req})
 	if err != nil {
 		t.Fatal(err)
 	}
 	e, err := DecodeEntry(b)
-	if err != nil || e.Request.DBTimeout != 0 {
-		t.Errorf("entry has timeout %v, %v; want none", e.Request.DBTimeout, err)
+	if err != nil || e.Request.DBTimeout != 0 || e.Request.Seed != 0 {
+		t.Errorf("entry has timeout %v, seed %d, %v; want none", e.Request.DBTimeout, e.Request.Seed, err)
 	}
 	forwarded, err := DecodeRequest(Execute, AppendRequest(nil, req))
-	if err != nil || forwarded.DBTimeout != time.Second {
-		t.Errorf("forwarded request has timeout %v, %v; want 1s", forwarded.DBTimeout, err)
+	if err != nil || forwarded.DBTimeout != time.Second || forwarded.Seed != 7 {
+		t.Errorf("forwarded request has timeout %v, seed %d, %v; want 1s, 7", forwarded.DBTimeout, forwarded.Seed, err)
 	}
 }
 

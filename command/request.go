@@ -113,6 +113,10 @@ type Request struct {
 	// since a clock must not decide the result of a log entry.
 	DBTimeout time.Duration
 
+	// Seed is that of the log entry of a write, chosen by who wants to find it again there. 0 leaves
+	// the choice to the leader.
+	Seed uint64
+
 	Forward Forward
 }
 

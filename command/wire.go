@@ -233,9 +233,13 @@ func AppendRequest(dst []byte, r *Request) []byte {
 	return appendRequest(dst, r, true)
 }
 
-func appendRequest(b []byte, r *Request, withTimeout bool) []byte {
-	b = appendMessage(b, 1, func(b []byte) []byte { return appendStatements(b, r, withTimeout) })
+// appendRequest leaves out what a log entry does not hold, unless r is forwarded.
+func appendRequest(b []byte, r *Request, forwarded bool) []byte {
+	b = appendMessage(b, 1, func(b []byte) []byte { return appendStatements(b, r, forwarded) })
 	b = AppendBool(b, 2, r.Timings)
+	if forwarded && r.Seed != 0 {
+		b = protowire.AppendFixed64(protowire.AppendTag(b, fieldSeed, protowire.Fixed64Type), r.Seed)
+	}
 	if r.Kind == Execute {
 		return b
 	}
@@ -255,6 +259,8 @@ func DecodeRequest(k Kind, b []byte) (*Request, error) {
 			return r.decodeStatements(f.Bytes)
 		case f.Num == 2:
 			r.Timings = f.Bool()
+		case f.Num == fieldSeed && f.Type == protowire.Fixed64Type:
+			r.Seed = f.Bits
 		case k == Execute:
 		case f.Num == 3:
 			r.Level = Weak

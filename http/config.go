@@ -22,6 +22,16 @@ type Node interface {
 	Leader() (store.Server, bool)
 	Ready() error  // nil, or the reason why not yet
 	Failed() error // nil, or the reason why the node is about to end
+
+	// Check returns the *store.RequestError that a request would be refused with before anything
+	// of it runs, or nil. While the store is not open it returns store.ErrNotOpen.
+	Check(req *command.Request) error
+
+	// Watch notes, until end is called, whether the write of that seed is applied here. The answer is
+	// final once a write that was made after all attempts at that one is applied here too. Applied
+	// fails if it cannot tell.
+	Watch(seed uint64) (applied func() (bool, error), end func())
+
 	WaitApplied(ctx context.Context, index uint64) error
 	Snapshot(ctx context.Context, trailing uint64) error // trailing: log entries to keep; 0 is the store's default
 	Hash(ctx context.Context) (store.StateHash, error)   // of the state as it is now
@@ -71,6 +81,24 @@ type Limits struct {
 	Idle       time.Duration // bounds the wait for the next request of a connection; zero means 2 min
 }
 
+// QueueConfig configures the queue of writes that are acknowledged before they are carried out.
+type QueueConfig struct {
+	Capacity  int           // requests accepted and not carried out; zero means 1024
+	Bytes     int64         // of memory that these take; zero means 256 MiB
+	BatchSize int           // requests sent together; zero means 128
+	Timeout   time.Duration // how long a request waits for others; zero means 50 ms, a negative value until there are enough
+
+	Transaction bool // what is sent together is all or nothing
+}
+
+func (c QueueConfig) withDefaults() QueueConfig {
+	c.Capacity = cmp.Or(c.Capacity, 1024)
+	c.Bytes = cmp.Or(c.Bytes, 256<<20)
+	c.BatchSize = cmp.Or(c.BatchSize, 128)
+	c.Timeout = cmp.Or(c.Timeout, 50*time.Millisecond)
+	return c
+}
+
 // Config configures a Server. NewServer copies it. The maps must not change afterwards.
 type Config struct {
 	Version     string // in the header X-Rqlite-Version
@@ -96,6 +124,7 @@ type Config struct {
 	Pools func() any
 
 	Limits Limits
+	Queue  QueueConfig
 
 	Logger *slog.Logger // nil discards
 }
@@ -105,6 +134,7 @@ func (c Config) withDefaults() Config {
 	c.Limits.Statements = cmp.Or(c.Limits.Statements, 1<<18)
 	c.Limits.Stall = cmp.Or(c.Limits.Stall, 30*time.Second)
 	c.Limits.Idle = cmp.Or(c.Limits.Idle, 2*time.Minute)
+	c.Queue = c.Queue.withDefaults()
 	c.Build.Commit = cmp.Or(c.Build.Commit, "unknown")
 	c.Build.Time = cmp.Or(c.Build.Time, "unknown")
 	c.Build.Compiler = cmp.Or(c.Build.Compiler, "unknown")

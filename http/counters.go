@@ -15,6 +15,21 @@ const (
 	panics
 	queries
 	queryStmts
+	queuedExecutions
+	queuedFailed
+	queuedFound
+	queuedLeadershipLost
+	queuedNoLeader
+	queuedNotLeader
+	queuedOK
+	queuedRefused
+	queuedRepeated
+	queuedStmtErrors
+	queuedStmts
+	queuedStmtsSent
+	queuedUnknownError
+	queuedWait
+	queuedWaitTimeout
 	readyChecks
 	requestStmts
 	requests
@@ -33,11 +48,28 @@ var counterNames = [numCounters]string{
 	panics:         "panics",
 	queries:        "queries",
 	queryStmts:     "query_stmts_rx",
-	readyChecks:    "num_readyz",
-	requestStmts:   "request_stmts_rx",
-	requests:       "requests",
-	statusCalls:    "num_status",
-	userSnapshots:  "user_snapshots",
+
+	queuedExecutions:     "queued_executions",
+	queuedFailed:         "queued_executions_failed", // attempts; the reasons are among the others
+	queuedFound:          "queued_executions_found",  // batches found in the log after an unknown outcome; ours
+	queuedLeadershipLost: "queued_executions_leadership_lost",
+	queuedNoLeader:       "queued_executions_no_leader",
+	queuedNotLeader:      "queued_executions_not_leader",
+	queuedOK:             "queued_executions_ok",          // batches
+	queuedRefused:        "queued_executions_refused",     // requests given up; ours
+	queuedRepeated:       "queued_executions_repeated",    // attempts after one of which nobody knows; ours
+	queuedStmtErrors:     "queued_executions_stmt_errors", // ours
+	queuedStmts:          "queued_executions_num_stmts_rx",
+	queuedStmtsSent:      "queued_executions_num_stmts_tx",
+	queuedUnknownError:   "queued_executions_unknown_error",
+	queuedWait:           "queued_executions_wait",
+	queuedWaitTimeout:    "queued_executions_wait_timeout",
+
+	readyChecks:   "num_readyz",
+	requestStmts:  "request_stmts_rx",
+	requests:      "requests",
+	statusCalls:   "num_status",
+	userSnapshots: "user_snapshots",
 }
 
 // counters count events since the start of the process.

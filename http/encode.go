@@ -25,6 +25,7 @@ type form struct {
 	pretty      bool
 	timings     bool
 	raftIndex   bool
+	sequence    uint64 // of a queued write; 0 if it is none
 }
 
 func formOf(p *params, k command.Kind) form {
@@ -99,6 +100,10 @@ func (e *encoder) envelope(resp *command.Response, errText string, took time.Dur
 	if e.raftIndex && resp.Index != 0 {
 		e.buf = append(e.buf, `,"raft_index":`...)
 		e.buf = strconv.AppendUint(e.buf, resp.Index, 10)
+	}
+	if e.sequence != 0 {
+		e.buf = append(e.buf, `,"sequence_number":`...)
+		e.buf = strconv.AppendUint(e.buf, e.sequence, 10)
 	}
 	e.buf = append(e.buf, '}')
 }

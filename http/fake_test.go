@@ -37,6 +37,9 @@ type fakeNode struct {
 	leaderless  bool
 	ready       error
 	failed      error
+	refusal     error // of Check
+	appliedHere bool  // what a watched write is told
+	appliedErr  error
 	applied     error
 	waitedFor   uint64
 	snapshotErr error
@@ -56,6 +59,12 @@ func (n *fakeNode) Leader() (store.Server, bool) {
 func (n *fakeNode) Ready() error { return n.ready }
 
 func (n *fakeNode) Failed() error { return n.failed }
+
+func (n *fakeNode) Check(*command.Request) error { return n.refusal }
+
+func (n *fakeNode) Watch(uint64) (func() (bool, error), func()) {
+	return func() (bool, error) { return n.appliedHere, n.appliedErr }, func() {}
+}
 
 func (n *fakeNode) Hash(ctx context.Context) (store.StateHash, error) { return n.hash(ctx) }
 

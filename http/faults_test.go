@@ -105,10 +105,12 @@ type notOpen struct{}
 func (notOpen) Do(context.Context, *command.Request) (*command.Response, error) {
 	return nil, store.ErrNotOpen
 }
-func (notOpen) Servers() ([]store.Server, error) { return nil, store.ErrNotOpen }
-func (notOpen) Leader() (store.Server, bool)     { return store.Server{}, false }
-func (notOpen) Ready() error                     { return store.ErrNotOpen }
-func (notOpen) Failed() error                    { return nil }
+func (notOpen) Servers() ([]store.Server, error)            { return nil, store.ErrNotOpen }
+func (notOpen) Leader() (store.Server, bool)                { return store.Server{}, false }
+func (notOpen) Ready() error                                { return store.ErrNotOpen }
+func (notOpen) Failed() error                               { return nil }
+func (notOpen) Check(*command.Request) error                { return store.ErrNotOpen }
+func (notOpen) Watch(uint64) (func() (bool, error), func()) { return nil, nil }
 func (notOpen) Hash(context.Context) (store.StateHash, error) {
 	return store.StateHash{}, store.ErrNotOpen
 }

@@ -21,6 +21,7 @@ type Server struct {
 
 	routes   []route // immutable
 	counters counters
+	queue    *queue
 	started  time.Time
 	srv      *http.Server
 }
@@ -30,6 +31,7 @@ func NewServer(cfg Config, db Database, n Node, p Peers) *Server {
 	s := &Server{cfg: cfg.withDefaults(), db: db, node: n, peers: p, started: time.Now()}
 	s.log = s.cfg.Logger
 	s.routes = s.table()
+	s.queue = newQueue(s.cfg.Queue, db, n, s.log, &s.counters, uint64(s.started.UnixNano()))
 	s.srv = &http.Server{
 		Handler:           s,
 		ReadHeaderTimeout: s.cfg.Limits.Stall,
@@ -59,13 +61,21 @@ func (s *Server) Serve(ln net.Listener) error {
 	return nil
 }
 
-// Shutdown stops accepting and waits until the requests under way are answered. If ctx ends
-// before, their connections are closed, which ends their contexts, and ctx's error is returned.
+// FlushQueue refuses queued writes from now on, and waits until those accepted are carried out. If
+// ctx ends before, its cause is returned, and they are tried until Shutdown gives them up.
+func (s *Server) FlushQueue(ctx context.Context) error { return s.queue.flush(ctx) }
+
+// Shutdown stops accepting and waits until the requests under way are answered and the queued
+// writes carried out. If ctx ends before, the connections are closed, which ends their contexts, the
+// queued writes are given up, each of which is logged, and ctx's error is returned.
 func (s *Server) Shutdown(ctx context.Context) error {
-	if err := s.srv.Shutdown(ctx); err != nil {
-		return fmt.Errorf("drain http requests: %w", errors.Join(err, s.srv.Close()))
+	s.queue.close() // requests that wait for it can end
+	err := s.srv.Shutdown(ctx)
+	if err != nil {
+		err = fmt.Errorf("drain http requests: %w", errors.Join(err, s.srv.Close()))
 	}
-	return nil
+	s.queue.stop(ctx)
+	return err
 }
 
 // ServeHTTP answers one request: headers, OPTIONS, query parameters and routing come before

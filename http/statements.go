@@ -19,7 +19,7 @@ func (c *call) within() (context.Context, context.CancelFunc) {
 // execute serves POST /db/execute.
 func (s *Server) execute(w http.ResponseWriter, c *call) error {
 	if c.params.has("queue") {
-		return &statusError{http.StatusNotImplemented, "queued writes are not supported yet"}
+		return s.enqueue(w, c)
 	}
 	return s.run(w, c, command.Execute, executeStmts, "Execute")
 }

@@ -245,7 +245,6 @@ func TestRefused(t *testing.T) {
 		code         int
 		want         string
 	}{
-		{"queue", "POST", "/db/execute?queue", `["x"]`, "", 501, "queued writes are not supported yet\n"},
 		{"empty", "POST", "/db/execute", "", "", 400, "invalid JSON body\n"},
 		{"raw request", "POST", "/db/request", "SELECT 1", "text/plain", 400, "invalid JSON body\n"},
 		{"raw in capitals", "POST", "/db/query", "SELECT 1", "Text/Plain", 400, "invalid JSON body\n"},

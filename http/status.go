@@ -80,6 +80,7 @@ func (s *Server) httpStatus() map[string]any {
 	m := map[string]any{
 		"auth":      "disabled",
 		"bind_addr": s.cfg.BindAddr,
+		"queue":     map[string]any{"_default": s.queue.status()},
 		"tls":       s.tlsStatus(),
 	}
 	peers := map[string]any{"local_node_addr": s.cfg.RaftAddr, "timeout": defaultTimeout.String()}

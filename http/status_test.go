@@ -30,7 +30,7 @@ func TestStatusKey(t *testing.T) {
 		{"build", `{"build_time":"unknown","commit":"unknown","compiler_command":"unknown","compiler_toolchain":"gc","version":"10"}`},
 		{"build.version", `"10"`},
 		{"build.version.x", `"10"`},
-		{"http", `{"auth":"disabled","bind_addr":"127.0.0.1:14001","cluster":{"local_node_addr":"127.0.0.1:14002","timeout":"30s"},"tls":{"enabled":"false"}}`},
+		{"http", `{"auth":"disabled","bind_addr":"127.0.0.1:14001","cluster":{"local_node_addr":"127.0.0.1:14002","timeout":"30s"},"queue":{"_default":{"batch_size":128,"max_size":1024,"sequence_number":0,"timeout":"50ms"}},"tls":{"enabled":"false"}}`},
 		{"store.raft.state", `"Leader"`},
 		{"store.raft.voter", `true`},
 		{"store.raft.config", `{"a":2,"b":1}`},
@@ -93,6 +93,7 @@ func TestStatusBeforeOpen(t *testing.T) {
 	f.cfg.TLS = TLS{CertFile: "srv.pem", KeyFile: "srv.key", CAFile: "ca.pem", ClientAuth: "RequireAndVerifyClientCert"}
 	check(t, f.do(t, "GET", "/status?key=http", ""), http.StatusOK,
 		`{"allow_origin":"*","auth":"enabled","bind_addr":"","cluster":{"local_node_addr":"127.0.0.1:14002","timeout":"30s"},`+
+			`"queue":{"_default":{"batch_size":128,"max_size":1024,"sequence_number":0,"timeout":"50ms"}},`+
 			`"tls":{"ca_file":"ca.pem","cert_file":"srv.pem","client_auth":"RequireAndVerifyClientCert","enabled":"true","key_file":"srv.key","next_protos":["h2","http/1.1"]}}`)
 }
 
@@ -116,7 +117,9 @@ func TestVars(t *testing.T) {
 		},
 	}
 	const counters = `{"auth_fail": 0, "auth_ok": 1, "execute_stmts_rx": 0, "executions": 0, "leader_not_found": 0, "num_readyz": 0, "num_status": 0, ` +
-		`"panics": 0, "queries": 0, "query_stmts_rx": 0, "request_stmts_rx": 0, "requests": 0, "user_snapshots": 0}`
+		`"panics": 0, "queries": 0, "query_stmts_rx": 0, ` +
+		`"queued_executions": 0, "queued_executions_failed": 0, "queued_executions_found": 0, "queued_executions_leadership_lost": 0, "queued_executions_no_leader": 0, "queued_executions_not_leader": 0, "queued_executions_num_stmts_rx": 0, "queued_executions_num_stmts_tx": 0, "queued_executions_ok": 0, "queued_executions_refused": 0, "queued_executions_repeated": 0, "queued_executions_stmt_errors": 0, "queued_executions_unknown_error": 0, "queued_executions_wait": 0, "queued_executions_wait_timeout": 0, ` +
+		`"request_stmts_rx": 0, "requests": 0, "user_snapshots": 0}`
 	check(t, f.do(t, "GET", "/debug/vars?key=store", ""), http.StatusOK, "{\n\"store\": {\"num_joins\": 3, \"num_restores\": 1, \"num_snapshots\": 2}\n}\n")
 	check(t, f.do(t, "GET", "/debug/vars?key=http", ""), http.StatusOK, "{\n\"http\": "+counters+"\n}\n")
 	check(t, f.do(t, "GET", "/debug/vars?key=nothing", ""), http.StatusOK, "{\n\n}\n")
@@ -131,7 +134,7 @@ func TestVars(t *testing.T) {
 	for _, n := range names {
 		got = append(got, n[1])
 	}
-	if want := []string{"cmdline", "http", "memstats", "store"}; !slices.Equal(got, want) {
+	if want := []string{"cmdline", "http", "memstats", "queue", "store"}; !slices.Equal(got, want) {
 		t.Errorf("variables = %v; want %v", got, want)
 	}
 	if want, _ := json.Marshal(os.Args); string(vars["cmdline"]) != string(want) {

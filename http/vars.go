@@ -47,6 +47,7 @@ func (s *Server) variables() map[string]func() any {
 	all := map[string]func() any{
 		"cmdline": func() any { return os.Args },
 		"http":    func() any { return s.counters.stats() },
+		"queue":   func() any { return s.queue.vars() },
 		"memstats": func() any {
 			m := new(runtime.MemStats)
 			runtime.ReadMemStats(m)

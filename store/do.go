@@ -63,6 +63,19 @@ func (s *Store) Do(ctx context.Context, req *command.Request) (*command.Response
 	return nil, &RequestError{fmt.Sprintf("a %s is no request", req.Kind)}
 }
 
+// Check returns the *RequestError that Do would refuse req with before anything of it runs, or nil.
+// It fails with ErrNotOpen as well. It may set Returning and Explain in the statements of req.
+func (s *Store) Check(req *command.Request) error {
+	if !s.gate.enter() {
+		return ErrNotOpen
+	}
+	defer s.gate.leave()
+	if _, err := s.db.Prepare(req); err != nil {
+		return requestError(err)
+	}
+	return nil
+}
+
 // requestError makes err, which db returned, the caller's.
 func requestError(err error) error {
 	if refused, ok := errors.AsType[*db.RefusedError](err); ok {
@@ -83,7 +96,7 @@ func (s *Store) write(ctx context.Context, req *command.Request) (*command.Respo
 		defer cancel()
 	}
 	resp, err := s.propose(bounded, &command.Entry{
-		Kind: req.Kind, Request: req, ForeignKeys: command.SettingOf(s.cfg.ForeignKeys),
+		Kind: req.Kind, Request: req, Seed: req.Seed, ForeignKeys: command.SettingOf(s.cfg.ForeignKeys),
 	})
 	if errors.Is(err, ErrUnknown) && errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
 		return nil, ErrWaitTimeout

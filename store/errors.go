@@ -46,6 +46,9 @@ var (
 	// ErrBusy means that something else, such as a long read, is in the way; it may be tried again.
 	ErrBusy = errors.New("store: busy")
 
+	// ErrLogBusy is the ErrBusy of a leader whose log takes nothing more for now; nothing was applied.
+	ErrLogBusy = fmt.Errorf("%w: timed out enqueuing operation", ErrBusy)
+
 	// ErrNoHash means that this node does not have the hash of the state at that index, and will not.
 	ErrNoHash = errors.New("store: no hash")
 
@@ -120,6 +123,7 @@ var texts = []struct {
 }{
 	{ErrLeadershipLost, "leadership lost while committing log"},
 	{ErrWaitTimeout, "timeout waiting for the write, which may still be applied"},
+	{ErrLogBusy, "timed out enqueuing operation"},
 	{ErrNotLeader, "not leader"},
 	{ErrNoLeader, "leader not found"},
 	{ErrNotOpen, "store not open"},

@@ -19,6 +19,7 @@ func TestText(t *testing.T) {
 		{ErrNoLeader, "leader not found", ErrNoLeader},
 		{ErrLeadershipLost, "leadership lost while committing log", ErrUnknown},
 		{ErrWaitTimeout, "timeout waiting for the write, which may still be applied", ErrUnknown},
+		{ErrLogBusy, "timed out enqueuing operation", ErrBusy}, // to take it for a refusal would lose a queued write
 		{ErrStaleRead, "stale read", ErrStaleRead},
 		{ErrNotOpen, "store not open", ErrNotOpen},
 		{fmt.Errorf("%w: restoring", ErrNotReady), "store not ready", ErrNotReady},

@@ -32,6 +32,7 @@ type fsm struct {
 	failure  *latch
 	progress *progress
 	reads    *readRegistry
+	writes   *writeRegistry
 	counters *counters
 	hashes   *hashes
 	captures
@@ -118,6 +119,7 @@ func (f *fsm) apply(l *raft.Log) (*command.Response, error) {
 	if err != nil {
 		return nil, f.fail("apply", l.Index, err)
 	}
+	f.writes.note(e.Seed)
 	if resp == nil {
 		resp = &command.Response{}
 	}
@@ -265,6 +267,7 @@ func (f *fsm) restore(ctx context.Context, rc io.ReadCloser) error {
 	f.turn.take()
 	defer f.turn.give()
 	f.hashes.replaced()
+	f.writes.miss()
 	if err := f.db.Replace(f.image, meta.ID); err != nil {
 		f.counters.restoresFailed.Add(1)
 		return fmt.Errorf("switch %s to snapshot %s: %w", dbFile, meta.ID, err)

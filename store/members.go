@@ -270,9 +270,9 @@ func (s *Store) remove(ctx context.Context, id raft.ServerID) error {
 // change waits for a change of the membership.
 func (s *Store) change(ctx context.Context, start func() raft.Future) error {
 	err := s.await(ctx, start)
-	if errors.Is(err, raft.ErrEnqueueTimeout) {
+	if errors.Is(err, ErrLogBusy) {
 		// Raft takes one change at a time, and none before the leader has committed something.
-		return fmt.Errorf("another change of the membership is under way: %w", err)
+		return fmt.Errorf("%w: another change of the membership is under way", ErrBusy)
 	}
 	return err
 }

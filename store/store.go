@@ -300,6 +300,7 @@ func (s *Store) buildFSM(head snapshot.Head) error {
 		failure:  s.failure,
 		progress: newProgress(s.failure, s.closing),
 		reads:    newReadRegistry(),
+		writes:   newWriteRegistry(),
 		counters: s.counters,
 		turn:     newTurn(),
 		hashes:   newHashes(max(last, head.Index)),

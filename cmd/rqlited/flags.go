@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"rqlited/cluster"
+	httpd "rqlited/http"
 	"rqlited/store"
 )
 
@@ -62,6 +63,7 @@ type httpSettings struct {
 	addresses
 	allowOrigin string
 	tls         tlsSettings
+	queue       httpd.QueueConfig
 }
 
 // usageError is a command line that cannot be understood; flag has said why already.
@@ -132,6 +134,12 @@ func (s *settings) generalFlags(fs *flag.FlagSet) {
 	fs.StringVar(&s.http.allowOrigin, "http-allow-origin", "", "`value` of the header Access-Control-Allow-Origin")
 
 	fs.StringVar(&s.auth, "auth", "", "credentials `file`: who may do what; read again when it changes (default: everyone may do everything)")
+
+	q := &s.http.queue
+	fs.IntVar(&q.Capacity, "write-queue-capacity", 1024, "`number` of requests that the write queue holds")
+	fs.IntVar(&q.BatchSize, "write-queue-batch-size", 128, "`number` of requests that the write queue sends together")
+	fs.DurationVar(&q.Timeout, "write-queue-timeout", 50*time.Millisecond, "time that a request waits for others in the write queue; 0 is until there are enough for a batch")
+	fs.BoolVar(&q.Transaction, "write-queue-tx", false, "send what the write queue collected as one transaction")
 
 	fs.StringVar(&s.profiles.cpu, "cpu-profile", "", "write a CPU profile to `file`")
 	fs.StringVar(&s.profiles.mem, "mem-profile", "", "write a memory profile to `file` when stopping")

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	httpd "rqlited/http"
 )
 
 // TestCommandLine is the table of what each way to call the program says and returns, for the ways
@@ -52,6 +54,8 @@ func TestCommandLine(t *testing.T) {
 		{"-raft-addr 0.0.0.0:4002 d", 1, fatal("advertised Raft address is not routable (0.0.0.0), specify it via -raft-addr or -raft-adv-addr")},
 		{"-raft-adv-addr localhost:x d", 1, fatal("raft advertised port is not valid")},
 		{"-raft-adv-addr host:1 -http-adv-addr host:1 d", 1, fatal("advertised HTTP and Raft addresses must differ")},
+		{"-write-queue-capacity 0 -write-queue-batch-size -1 -write-queue-timeout -1s d", 1, fatal("-write-queue-capacity must be at least 1",
+			"-write-queue-batch-size must be at least 1", "-write-queue-timeout must not be negative")},
 		{"-raft-non-voter -bootstrap-expect 3 d", 1, fatal("bootstrapping only applicable to voting nodes")},
 		{"-join foo d", 1, fatal("foo is an invalid join address")},
 		{"-join host:1,,bar d", 1, fatal(" is an invalid join address", "bar is an invalid join address")},
@@ -176,6 +180,9 @@ func TestSettings(t *testing.T) {
 		{"-join a:1 -join b:1,c:1", func(s settings) any { return fmt.Sprint(s.form.Join) }, "[b:1 c:1]"},
 		{"-bootstrap-expect 3", func(s settings) any { return s.store.BootstrapExpect }, 3},
 		{"-bootstrap-expect 3", func(s settings) any { return s.form.BootstrapExpect }, 3},
+		{"-write-queue-capacity 9 -write-queue-batch-size 8 -write-queue-timeout 7s -write-queue-tx", func(s settings) any { return s.http.queue },
+			httpd.QueueConfig{Capacity: 9, BatchSize: 8, Timeout: 7 * time.Second, Transaction: true}},
+		{"-write-queue-timeout 0", func(s settings) any { return s.http.queue.Timeout < 0 }, true},
 		{"", func(s settings) any { return s.store.MaxReaders }, 256},
 		{"-db-max-ro-conns 0", func(s settings) any { return s.store.MaxReaders }, math.MaxInt},
 		{"", func(s settings) any { return s.store.Snapshot.WALSize }, int64(4 << 20)},
@@ -259,8 +266,6 @@ func TestLaterFlags(t *testing.T) {
 				value = "x"
 			case bool:
 				value = "true"
-			case int:
-				value = "7"
 			case time.Duration:
 				value = "1h"
 			}

@@ -36,11 +36,6 @@ var later = []laterFlag{
 	{"otlp-ca-cert", "", "", "certificate `file` that the collector is verified by"},
 	{"otlp-cert", "", "", "certificate `file` for the collector"},
 	{"otlp-key", "", "", "key `file` for the collector"},
-
-	{"write-queue-capacity", 1024, "", "requests that the write queue holds"},
-	{"write-queue-batch-size", 128, "", "requests that the write queue sends together"},
-	{"write-queue-timeout", 50 * time.Millisecond, "", "time that a request waits for others in the write queue"},
-	{"write-queue-tx", false, "", "send what the write queue collected as one transaction"},
 }
 
 // laterFlags makes these flags known to fs, which checks the form of their values.
@@ -52,8 +47,6 @@ func laterFlags(fs *flag.FlagSet) {
 			fs.String(f.name, def, usage)
 		case bool:
 			fs.Bool(f.name, def, usage)
-		case int:
-			fs.Int(f.name, def, usage)
 		case time.Duration:
 			fs.Duration(f.name, def, usage)
 		default:

@@ -36,6 +36,22 @@ func (l *lateStore) Do(ctx context.Context, req *command.Request) (*command.Resp
 	return nil, store.ErrNotOpen
 }
 
+// Watch watches nothing while the store is not open: nothing can be written then.
+func (l *lateStore) Watch(seed uint64) (applied func() (bool, error), end func()) {
+	if st := l.store.Load(); st != nil {
+		return st.Watch(seed)
+	}
+	return func() (bool, error) { return false, store.ErrUnknown }, func() {}
+}
+
+// Check does not let the node's state count: what is refused is refused for ever.
+func (l *lateStore) Check(req *command.Request) error {
+	if st := l.store.Load(); st != nil {
+		return st.Check(req)
+	}
+	return store.ErrNotOpen
+}
+
 func (l *lateStore) Ready() error {
 	st := l.store.Load()
 	switch {

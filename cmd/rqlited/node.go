@@ -42,6 +42,7 @@ var (
 // cut off: the next start copes with it as with a crash. Together they stay below the 10 s that
 // supervisors commonly grant.
 const (
+	flushTime    = 2 * time.Second
 	stepdownTime = 3 * time.Second
 	drainTime    = 4 * time.Second
 	closeTime    = 10 * time.Second // only a long statement takes it all
@@ -225,11 +226,15 @@ func (n *node) joinAs() cluster.Credentials {
 }
 
 // stop stops what was started, in the order in which parts depend on each other: clients first,
-// then peers, then the data. Only a node that works is in a position to take its leave.
+// then peers, then the data. Only a node that works is in a position to take its leave. Queued writes
+// come before that: they have been acknowledged, and it is certain now that somebody takes them.
 func (n *node) stop(ctx context.Context, works bool) error {
 	n.late.stop()
 	var errs []error
 	if works && n.store != nil {
+		if err := within(ctx, flushTime, n.api.FlushQueue); err != nil {
+			n.log.Warn("queued writes not carried out yet", "err", err) // they still may be, elsewhere
+		}
 		errs = append(errs, n.depart(ctx))
 	}
 	if err := within(ctx, drainTime, n.api.Shutdown); err != nil {

@@ -31,6 +31,7 @@ func (n *node) apiConfig(router *cluster.Router) httpd.Config {
 			"store":   n.late.counters,
 		},
 		Pools:  n.pools,
+		Queue:  n.cfg.http.queue,
 		Logger: n.log,
 	}
 }

@@ -109,6 +109,15 @@ func (s *settings) rangeFaults() []string {
 			faults = append(faults, fmt.Sprintf("-%s must be greater than 0", f.name))
 		}
 	}
+	if s.http.queue.Capacity < 1 {
+		faults = append(faults, "-write-queue-capacity must be at least 1")
+	}
+	if s.http.queue.BatchSize < 1 {
+		faults = append(faults, "-write-queue-batch-size must be at least 1")
+	}
+	if s.http.queue.Timeout < 0 {
+		faults = append(faults, "-write-queue-timeout must not be negative")
+	}
 	if v := s.store.HashCheckInterval; v != 0 && v < time.Second {
 		faults = append(faults, "-hash-check-interval must be 0 or at least 1s")
 	}
@@ -138,6 +147,9 @@ func (s *settings) settle() {
 	s.store.Snapshot.WALSize = int64(s.snapWALSize)
 	if s.snapWALSize == 0 {
 		s.store.Snapshot.WALSize = -1
+	}
+	if s.http.queue.Timeout == 0 {
+		s.http.queue.Timeout = -1
 	}
 	s.store.MaxReaders = cmp.Or(s.store.MaxReaders, math.MaxInt)
 	s.store.Raft.LogLevel = strings.ToUpper(s.store.Raft.LogLevel)
