@@ -81,7 +81,7 @@ func DecodeBackupRequest(b []byte) (*BackupRequest, error) {
 }
 
 // MaxScript is the length in bytes of the longest SQL script: all of it is one log entry.
-const MaxScript = 128 << 20
+const MaxScript = 128<<20 - 1
 
 // ScriptRequest returns the request that runs an SQL script, such as a backup of BackupSQL, as one
 // statement: after an error what its own transaction has done is taken back. It fails with ErrTooLarge if

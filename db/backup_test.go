@@ -351,7 +351,7 @@ CREATE TABLE "we""ird ta" ("co l" TEXT, b BLOB, r REAL, i INTEGER, n, d DATE, bo
 INSERT INTO "we""ird ta" VALUES('it''s "q"
 nl',X'00FF',1.5,9223372036854775807,NULL,'2024-01-01',1),(NULL,X'',1e100,-1,1.0,1700000000,0);
 CREATE INDEX ix ON aa(x);
-ANALYZE;
+ANALYZE aa;
 CREATE VIEW vw AS SELECT * FROM aa;
 CREATE TRIGGER trg AFTER INSERT ON aa BEGIN SELECT 1; END;`
 
@@ -432,7 +432,7 @@ func TestDumpRestores(t *testing.T) {
 			apply(t, original, &command.Entry{Kind: command.Load, Data: sqliteFile(t, tt.sql)})
 			for q := range strings.SplitSeq(tt.query, ";") {
 				want, got := show(query(t, original, q).Results...), show(query(t, d, q).Results...)
-				if got != want || strings.Contains(want, "error") || strings.Contains(want, "null]") && tt.name == "" {
+				if got != want || strings.Contains(want, "error") {
 					t.Errorf("%s: %s; want %s\n%s", q, got, want, dumped)
 				}
 			}
