@@ -28,6 +28,7 @@ type snapshotCounters struct {
 	userSnapshotsFailed           atomic.Int64
 	walSnapshotsFailed            atomic.Int64
 	salvages, discards            atomic.Int64
+	loads, boots, backups         atomic.Int64
 }
 
 // snapshot counts a capture that was published, or that failed to be with err.
@@ -66,7 +67,9 @@ func (s *Store) Counters() map[string]int64 {
 		"num_hash_unanswered":          c.unanswered.Load(),
 		"num_ignored_joins":            c.joinsIgnored.Load(),
 		"num_joins":                    c.joins.Load(),
-		"num_loads":                    0, // nothing proposes a load yet
+		"num_backups":                  c.backups.Load(),
+		"num_boots":                    c.boots.Load(),
+		"num_loads":                    c.loads.Load(),
 		"num_recoveries":               c.recoveries.Load(),
 		"num_removed_before_joins":     c.removedBeforeJoins.Load(),
 		"num_restores":                 c.restores.Load(),
@@ -102,7 +105,7 @@ func (s *Store) Counters() map[string]int64 {
 var absentCounters = []string{
 	"auto_optimize_duration", "auto_vacuum_duration", "num_auto_optimizes", "num_auto_optimizes_failed",
 	"num_auto_restores", "num_auto_restores_failed", "num_auto_restores_skipped", "num_auto_vacuums",
-	"num_auto_vacuums_failed", "num_backups", "num_boots", "num_compressed_commands", "num_db_stats_errors",
+	"num_auto_vacuums_failed", "num_compressed_commands", "num_db_stats_errors",
 	"num_provider_checks", "num_provider_provides", "num_provider_provides_fail",
 	"snapshot_crc32_create_duration", "snapshot_create_duration", "snapshot_sync_duration",
 }

@@ -27,13 +27,14 @@ type outcome struct {
 // fsm is the state machine: it applies the log to the database.
 type fsm struct {
 	target
-	log      *slog.Logger
-	closing  <-chan struct{}
-	failure  *latch
-	progress *progress
-	reads    *readRegistry
-	counters *counters
-	hashes   *hashes
+	log       *slog.Logger
+	closing   <-chan struct{}
+	failure   *latch
+	progress  *progress
+	reads     *readRegistry
+	counters  *counters
+	hashes    *hashes
+	transfers *transfers
 	captures
 
 	// turn is had while the database is changed or captured. Raft does that on one goroutine; it is for
@@ -118,6 +119,7 @@ func (f *fsm) apply(l *raft.Log) (*command.Response, error) {
 	if err != nil {
 		return nil, f.fail("apply", l.Index, err)
 	}
+	f.transfers.applied(len(l.Data), len(f.db.Loads()))
 	if resp == nil {
 		resp = &command.Response{}
 	}
@@ -237,6 +239,10 @@ func (f *fsm) Restore(rc io.ReadCloser) error {
 	f.restoring.Store(true)
 	defer f.restoring.Store(false)
 	err := f.restore(context.Background(), rc)
+	if f.transfers.booting.Load() && err != nil {
+		f.failure.set(err) // the log is that of the new database
+		return nil         // Raft would panic
+	}
 	select {
 	case <-f.closing:
 	default:
@@ -270,6 +276,7 @@ func (f *fsm) restore(ctx context.Context, rc io.ReadCloser) error {
 		return fmt.Errorf("switch %s to snapshot %s: %w", dbFile, meta.ID, err)
 	}
 	f.base.Store(&meta.ID)
+	f.transfers.open.Store(0)
 	f.changed.Store(meta.Index)
 	f.progress.publish(applied{index: meta.Index, term: meta.Term, at: time.Now()})
 	f.counters.restores.Add(1)
