@@ -25,7 +25,7 @@ const (
 	// largeEntry is from how many bytes on an entry counts for largeLimit, and is not kept in memory.
 	largeEntry = 64 << 10
 
-	// largeLimit is how many bytes of large entries make a node shorten its log. The number of entries alone would
+	// largeLimit, unless a test says otherwise, is how many bytes of large entries make a node shorten its log. The number of entries alone would
 	// keep those of a load of gigabytes for days.
 	largeLimit = 64 << 20
 
@@ -51,6 +51,7 @@ type transfers struct {
 	turn    turn          // of a Load or a Boot
 	backups chan struct{} // has an element for each backup under way
 	booting atomic.Bool
+	limit   int64 // of large; immutable
 
 	open  atomic.Int32 // chunked loads under way, by the log
 	large atomic.Int64 // bytes of large entries in the log, as far as they are not behind a snapshot for sure
@@ -59,8 +60,8 @@ type transfers struct {
 	own string // id of the load that this node is proposing; empty if there is none. Guarded by mu
 }
 
-func newTransfers() *transfers {
-	return &transfers{kick: make(chan struct{}, 1), turn: newTurn(), backups: make(chan struct{}, maxBackups)}
+func newTransfers(limit int64) *transfers {
+	return &transfers{kick: make(chan struct{}, 1), turn: newTurn(), backups: make(chan struct{}, maxBackups), limit: limit}
 }
 
 func (t *transfers) wake() {
@@ -75,7 +76,7 @@ func (t *transfers) applied(bytes, open int) {
 	if bytes >= largeEntry {
 		t.large.Add(int64(bytes))
 	}
-	if before := t.open.Swap(int32(open)); before != int32(open) || t.large.Load() >= largeLimit {
+	if before := t.open.Swap(int32(open)); before != int32(open) || t.large.Load() >= t.limit {
 		t.wake()
 	}
 }
@@ -226,7 +227,7 @@ func (s *Store) tidy(ctx context.Context) time.Duration {
 		}
 	}
 	large := t.large.Load()
-	if large < largeLimit || t.open.Load() > 0 {
+	if large < t.limit || t.open.Load() > 0 {
 		return 0
 	}
 	if err := s.snapshotTrailing(ctx, largeTrailing); err != nil {
