@@ -119,6 +119,23 @@ func newSeed() uint64 {
 
 // propose stamps e, hands it to Raft and waits until it has been applied here.
 func (s *Store) propose(ctx context.Context, e *command.Entry) (*command.Response, error) {
+	data, err := s.encode(e)
+	if err != nil {
+		return nil, err
+	}
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	var f raft.ApplyFuture
+	err = s.await(ctx, func() raft.Future {
+		f = s.raft.Apply(data, s.cfg.Raft.ApplyTimeout)
+		return f
+	})
+	return s.outcome(e.Kind, f, err)
+}
+
+// encode stamps e, and makes it the data of a log entry.
+func (s *Store) encode(e *command.Entry) ([]byte, error) {
 	if s.raft.State() != raft.Leader {
 		return nil, ErrNotLeader
 	}
@@ -131,14 +148,11 @@ func (s *Store) propose(ctx context.Context, e *command.Entry) (*command.Respons
 		return nil, &RequestError{err.Error()}
 	}
 	s.counters.commands.Add(1)
-	if ctx.Err() != nil {
-		return nil, context.Cause(ctx)
-	}
-	var f raft.ApplyFuture
-	err = s.await(ctx, func() raft.Future {
-		f = s.raft.Apply(data, s.cfg.Raft.ApplyTimeout)
-		return f
-	})
+	return data, nil
+}
+
+// outcome returns what applying an entry here has yielded; err is that of waiting for it.
+func (s *Store) outcome(kind command.Kind, f raft.ApplyFuture, err error) (*command.Response, error) {
 	switch {
 	case err == nil:
 	case errors.Is(err, ErrNotLeader), errors.Is(err, ErrUnknown), errors.Is(err, ErrBusy):
@@ -151,7 +165,7 @@ func (s *Store) propose(ctx context.Context, e *command.Entry) (*command.Respons
 	if !ok {
 		return nil, fmt.Errorf("%w: the state machine answered with a %T", ErrUnknown, f.Response())
 	}
-	if o.err != nil && e.Kind == command.Query && s.failure.get() == nil {
+	if o.err != nil && kind == command.Query && s.failure.get() == nil {
 		return nil, requestError(o.err)
 	}
 	if o.err == nil && o.resp.Error != "" {

@@ -22,6 +22,9 @@ const (
 	// one time, for which there must be memory.
 	chunkSize = 1 << 20
 
+	// chunksSent is how many of them are on their way at one time.
+	chunksSent = 8
+
 	// largeEntry is from how many bytes on an entry counts for largeLimit, and is not kept in memory.
 	largeEntry = 64 << 10
 
@@ -127,6 +130,9 @@ func (s *Store) Load(ctx context.Context, r io.Reader) (index uint64, err error)
 	defer done()
 	start := time.Now()
 	index, err = s.proposeFile(ctx, u)
+	if errors.Is(err, ErrNotLeader) {
+		err = ErrLeadershipLost // it was when Load began, and r is used up
+	}
 	if err != nil {
 		return 0, fmt.Errorf("load SQLite file: %w", err)
 	}
@@ -173,13 +179,14 @@ func transferError(err error) error {
 	return err
 }
 
-// proposeFile puts a file into the log. The entry before the last decides nothing: each node has a file, or a part of one, beside
-// its database.
+// proposeFile puts a file into the log, with some entries on their way at a time, so that they share the syncs of the
+// log. One that gets lost makes all further ones worthless on each node, since their numbers don't follow.
 func (s *Store) proposeFile(ctx context.Context, u *db.Upload) (index uint64, err error) {
 	id := fmt.Sprintf("%016x%016x", rand.Uint64(), rand.Uint64())
 	s.fsm.transfers.setOwn(id)
 	defer s.fsm.transfers.setOwn("")
 	buf := make([]byte, min(chunkSize, u.Size()))
+	var sent []raft.ApplyFuture
 	for c := (command.Chunk{Stream: id, Sequence: 1}); !c.Last; c.Sequence++ {
 		off := (c.Sequence - 1) * chunkSize
 		c.Data = buf[:min(chunkSize, u.Size()-off)]
@@ -187,16 +194,36 @@ func (s *Store) proposeFile(ctx context.Context, u *db.Upload) (index uint64, er
 			return 0, fmt.Errorf("read received file: %w", err)
 		}
 		c.Last = off+int64(len(c.Data)) == u.Size()
-		resp, err := s.propose(ctx, &command.Entry{Kind: command.LoadChunk, Chunk: &c, ForeignKeys: command.SettingOf(s.cfg.ForeignKeys)})
+		data, err := s.encode(&command.Entry{Kind: command.LoadChunk, Chunk: &c, ForeignKeys: command.SettingOf(s.cfg.ForeignKeys)})
 		if err != nil {
 			return 0, err
 		}
-		if len(resp.Results) > 0 && resp.Results[0].Error != "" {
-			return 0, &RequestError{resp.Results[0].Error}
+		if len(sent) == chunksSent {
+			if _, err := s.awaitChunk(ctx, sent[0]); err != nil {
+				return 0, err
+			}
+			sent = sent[1:]
 		}
-		index = resp.Index
+		sent = append(sent, s.raft.Apply(data, s.cfg.Raft.ApplyTimeout)) // not in await, which knows no order
+	}
+	for _, f := range sent {
+		if index, err = s.awaitChunk(ctx, f); err != nil {
+			return 0, err
+		}
 	}
 	return index, nil
+}
+
+func (s *Store) awaitChunk(ctx context.Context, f raft.ApplyFuture) (index uint64, err error) {
+	err = s.await(ctx, func() raft.Future { return f })
+	resp, err := s.outcome(command.LoadChunk, f, err)
+	if err == nil && len(resp.Results) > 0 && resp.Results[0].Error != "" {
+		err = &RequestError{resp.Results[0].Error}
+	}
+	if err != nil {
+		return 0, err
+	}
+	return resp.Index, nil
 }
 
 // watchTransfers takes loads back that nobody goes on with, and shortens a log that has become large.
