@@ -46,8 +46,6 @@ type Config struct {
 	// For tests.
 	fs      vfs.FS                  // all files but raft.db and what SQLite writes; nil means vfs.OS
 	logStep func(name string) error // called before each change of raft.db
-
-	largeLog int64 // bytes; zero means largeLimit
 }
 
 // RaftConfig holds the settings of Raft itself.
@@ -113,7 +111,6 @@ func (c Config) withDefaults() (Config, error) {
 	if c.HashCheckInterval > 0 && c.Peers == nil {
 		errs = append(errs, errors.New("hash checks need something that reaches the other nodes"))
 	}
-	c.largeLog = cmp.Or(c.largeLog, largeLimit)
 	c.MaxReaders = cmp.Or(c.MaxReaders, 256)
 	if c.MaxReaders < 0 {
 		errs = append(errs, fmt.Errorf("number of readers is %d: must not be negative", c.MaxReaders))

@@ -10,6 +10,7 @@ type counters struct {
 	snapshotCounters
 	memberCounters
 	checkCounters
+	transferCounters
 
 	applyTime      atomic.Int64 // µs
 	commands       atomic.Int64
@@ -28,7 +29,6 @@ type snapshotCounters struct {
 	userSnapshotsFailed           atomic.Int64
 	walSnapshotsFailed            atomic.Int64
 	salvages, discards            atomic.Int64
-	loads, boots, backups         atomic.Int64
 }
 
 // snapshot counts a capture that was published, or that failed to be with err.
@@ -45,6 +45,9 @@ func (c *snapshotCounters) snapshot(err error, cp *capture) {
 		c.images.Add(1)
 	}
 }
+
+// transferCounters count what has come to its end.
+type transferCounters struct{ loads, boots, backups atomic.Int64 }
 
 type memberCounters struct {
 	joins, joinsIgnored, removedBeforeJoins atomic.Int64

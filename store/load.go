@@ -54,7 +54,7 @@ type transfers struct {
 	turn    turn          // of a Load or a Boot
 	backups chan struct{} // has an element for each backup under way
 	booting atomic.Bool
-	limit   int64 // of large; immutable
+	limit   atomic.Int64 // of large; changes in tests only
 
 	open  atomic.Int32 // chunked loads under way, by the log
 	large atomic.Int64 // bytes of large entries in the log, as far as they are not behind a snapshot for sure
@@ -63,8 +63,10 @@ type transfers struct {
 	own string // id of the load that this node is proposing; empty if there is none. Guarded by mu
 }
 
-func newTransfers(limit int64) *transfers {
-	return &transfers{kick: make(chan struct{}, 1), turn: newTurn(), backups: make(chan struct{}, maxBackups), limit: limit}
+func newTransfers() *transfers {
+	t := &transfers{kick: make(chan struct{}, 1), turn: newTurn(), backups: make(chan struct{}, maxBackups)}
+	t.limit.Store(largeLimit)
+	return t
 }
 
 func (t *transfers) wake() {
@@ -79,7 +81,7 @@ func (t *transfers) applied(bytes, open int) {
 	if bytes >= largeEntry {
 		t.large.Add(int64(bytes))
 	}
-	if before := t.open.Swap(int32(open)); before != int32(open) || t.large.Load() >= t.limit {
+	if before := t.open.Swap(int32(open)); before != int32(open) || t.large.Load() >= t.limit.Load() {
 		t.wake()
 	}
 }
@@ -254,7 +256,7 @@ func (s *Store) tidy(ctx context.Context) time.Duration {
 		}
 	}
 	large := t.large.Load()
-	if large < t.limit || t.open.Load() > 0 {
+	if large < t.limit.Load() || t.open.Load() > 0 {
 		return 0
 	}
 	if err := s.snapshotTrailing(ctx, largeTrailing); err != nil {

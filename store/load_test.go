@@ -307,7 +307,10 @@ func waitNoLoadOrLoaded(t *testing.T, nodes ...*node) {
 // TestLargeLog loads more than may stay in the log, which is shortened on all nodes.
 func TestLargeLog(t *testing.T) {
 	t.Parallel()
-	nodes := newCluster(t, 3, func(c *Config) { c.Snapshot.Interval, c.largeLog = 50*time.Millisecond, 3<<20 })
+	nodes := newCluster(t, 3, func(c *Config) { c.Snapshot.Interval = 50 * time.Millisecond })
+	for _, n := range nodes {
+		n.fsm.transfers.limit.Store(3 << 20)
+	}
 	leader := waitLeader(t, nodes...)
 	file := fileOf(t, 5000, command.BackupBinary)
 	index, err := leader.Load(t.Context(), bytes.NewReader(file))

@@ -303,7 +303,7 @@ func (s *Store) buildFSM(head snapshot.Head) error {
 		counters:  s.counters,
 		turn:      newTurn(),
 		hashes:    newHashes(max(last, head.Index)),
-		transfers: newTransfers(s.cfg.largeLog),
+		transfers: newTransfers(),
 		captures:  captures{idle: idle{s.snaps.Head, s.cfg.Snapshot.Threshold}, damage: s.damage},
 		keys:      keys{own: command.SettingOf(s.cfg.ForeignKeys)},
 		restored:  s.restored,
