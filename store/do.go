@@ -131,7 +131,10 @@ func (s *Store) propose(ctx context.Context, e *command.Entry) (*command.Respons
 		f = s.raft.Apply(data, s.cfg.Raft.ApplyTimeout)
 		return f
 	})
-	return s.outcome(e.Kind, f, err)
+	if err != nil {
+		return nil, proposalError(err) // f may still be on its way
+	}
+	return s.outcome(e.Kind, f)
 }
 
 // encode stamps e, and makes it the data of a log entry.
@@ -151,16 +154,17 @@ func (s *Store) encode(e *command.Entry) ([]byte, error) {
 	return data, nil
 }
 
-// outcome returns what applying an entry here has yielded; err is that of waiting for it.
-func (s *Store) outcome(kind command.Kind, f raft.ApplyFuture, err error) (*command.Response, error) {
-	switch {
-	case err == nil:
-	case errors.Is(err, ErrNotLeader), errors.Is(err, ErrUnknown), errors.Is(err, ErrBusy):
-		return nil, err
-	default:
-		// The leader could not write its log. The entry may be on disk and come back.
-		return nil, fmt.Errorf("%w: %w", ErrUnknown, err)
+// proposalError says what became of an entry whose future has failed, or was not waited for.
+func proposalError(err error) error {
+	if errors.Is(err, ErrNotLeader) || errors.Is(err, ErrUnknown) || errors.Is(err, ErrBusy) {
+		return err
 	}
+	// The leader could not write its log. The entry may be on disk and come back.
+	return fmt.Errorf("%w: %w", ErrUnknown, err)
+}
+
+// outcome returns what applying an entry here has yielded.
+func (s *Store) outcome(kind command.Kind, f raft.ApplyFuture) (*command.Response, error) {
 	o, ok := f.Response().(outcome)
 	if !ok {
 		return nil, fmt.Errorf("%w: the state machine answered with a %T", ErrUnknown, f.Response())

@@ -217,8 +217,10 @@ func (s *Store) proposeFile(ctx context.Context, u *db.Upload) (index uint64, er
 }
 
 func (s *Store) awaitChunk(ctx context.Context, f raft.ApplyFuture) (index uint64, err error) {
-	err = s.await(ctx, func() raft.Future { return f })
-	resp, err := s.outcome(command.LoadChunk, f, err)
+	if err := s.await(ctx, func() raft.Future { return f }); err != nil {
+		return 0, proposalError(err)
+	}
+	resp, err := s.outcome(command.LoadChunk, f)
 	if err == nil && len(resp.Results) > 0 && resp.Results[0].Error != "" {
 		err = &RequestError{resp.Results[0].Error}
 	}
