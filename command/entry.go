@@ -29,8 +29,8 @@ type Entry struct {
 	Hash bool // of Noop: every node hashes its state exactly here
 }
 
-// Chunk is a part of a SQLite file. Only releases of rqlite before 8.22 wrote chunks; they are
-// replayed when found in a log.
+// Chunk is a part of a SQLite file that is on its way into the database. Releases of rqlite before 8.22
+// wrote chunks too; later ones apply them.
 type Chunk struct {
 	Stream   string // which file
 	Sequence int64  // 1, 2, 3 …
@@ -66,6 +66,8 @@ func EncodeEntry(dst []byte, e *Entry) ([]byte, error) {
 		sub = appendRequest(nil, e.Request, false)
 	case Load:
 		sub = protowire.AppendBytes(protowire.AppendTag(nil, 1, protowire.BytesType), e.Data)
+	case LoadChunk:
+		sub = appendChunk(nil, e.Chunk)
 	case Noop:
 	default:
 		return nil, fmt.Errorf("encode entry: kind %d is never written", e.Kind)
@@ -155,6 +157,16 @@ func (e *Entry) decodeSub(sub []byte) (err error) {
 		e.Chunk, err = decodeChunk(sub)
 	}
 	return err
+}
+
+func appendChunk(dst []byte, c *Chunk) []byte {
+	dst = AppendString(dst, 1, c.Stream)
+	dst = AppendVarint(dst, 2, uint64(c.Sequence))
+	dst = AppendBool(dst, 3, c.Last)
+	if len(c.Data) > 0 {
+		dst = protowire.AppendBytes(protowire.AppendTag(dst, 4, protowire.BytesType), compress(c.Data))
+	}
+	return AppendBool(dst, 5, c.Abort)
 }
 
 func decodeChunk(b []byte) (*Chunk, error) {

@@ -15,7 +15,7 @@ const (
 	Noop      Kind = 3 // log entry only: changes nothing
 	Load      Kind = 4 // log entry only: replaces the database by a SQLite file
 	Unified   Kind = 6 // each statement is a read or a write, as SQLite says
-	LoadChunk Kind = 7 // log entry only: a part of a SQLite file, written by early rqlite 8
+	LoadChunk Kind = 7 // log entry only: a part of a SQLite file
 )
 
 func (k Kind) String() string {

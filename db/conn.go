@@ -43,6 +43,9 @@ const (
 
 	// maxText is SQLite's own limit of the length of a statement.
 	maxText = 1_000_000_000
+
+	// endOfText ends a long text, which SQLite would else copy, all that is left of it for each statement.
+	endOfText = "\x00"
 )
 
 // errNoMemory is SQLite's SQLITE_NOMEM where there is no connection to ask.
@@ -209,7 +212,7 @@ type stmt struct {
 // prepare prepares the first statement of sql and returns the text after it. The statement is nil
 // if there is none, only blanks and comments. The caller releases it.
 func (c *conn) prepare(sql string) (*stmt, string, error) {
-	if s := c.cached[sql]; s != nil {
+	if s := c.cached[sql[:min(len(sql), cachedBytes+1)]]; s != nil {
 		delete(c.cached, sql)
 		return s, "", nil
 	}
@@ -217,6 +220,9 @@ func (c *conn) prepare(sql string) (*stmt, string, error) {
 		return nil, "", &sqlError{code: codeTooBig, msg: "string or blob too big"}
 	}
 	c.c.role = C.int(c.role)
+	if len(sql) > cachedBytes && sql[len(sql)-1] != 0 {
+		sql += endOfText
+	}
 	p := (*C.char)(unsafe.Pointer(unsafe.StringData(sql)))
 	if rc := C.db_prepare(c.c, p, C.int(len(sql))); rc != 0 {
 		return nil, "", c.failure(rc)
@@ -225,6 +231,9 @@ func (c *conn) prepare(sql string) (*stmt, string, error) {
 		return nil, "", nil // SQLite has looked for one up to the end, or to a zero byte
 	}
 	tail := sql[c.c.tail:]
+	if strings.TrimSpace(tail) == endOfText {
+		tail = ""
+	}
 	s := &stmt{
 		s:        c.c.stmt,
 		columns:  int(c.c.columns),

@@ -50,13 +50,15 @@ type writing struct {
 // files is what Capture, Published, Release and Replace share. They may run on two goroutines.
 type files struct {
 	mu      sync.Mutex
-	main    *mainFile          // guarded by mu
-	track   tracker            // guarded by mu
-	damaged bool               // guarded by mu; damage has been dealt with
-	capture *Capture           // guarded by mu; the one not yet released
-	hasher  *hasher            // guarded by mu; of the main file
-	hashes  map[*Hash]struct{} // guarded by mu; not done, some perhaps of former main files
-	closed  bool               // guarded by mu
+	main    *mainFile            // guarded by mu
+	track   tracker              // guarded by mu
+	damaged bool                 // guarded by mu; damage has been dealt with
+	capture *Capture             // guarded by mu; the one not yet released
+	hasher  *hasher              // guarded by mu; of the main file
+	hashes  map[*Hash]struct{}   // guarded by mu; not done, some perhaps of former main files
+	backups map[*Backup]struct{} // guarded by mu; that keep a state pinned
+	copies  int                  // guarded by mu; names files of backups and uploads
+	closed  bool                 // guarded by mu
 }
 
 // maxJudges bounds the connections that classify statements, which takes each some microseconds.
@@ -261,6 +263,7 @@ func (d *DB) Close() error {
 		return nil
 	}
 	d.endHashes()
+	d.endBackups()
 	var errs []error
 	if d.readers != nil {
 		errs = append(errs, d.readers.close(), d.judges.close())

@@ -27,6 +27,12 @@ var (
 	// foreign.
 	ErrForeign = errors.New("db: another process has changed the database")
 
+	// ErrNoSpace means that the disk has no room for what was asked for, which has therefore not been begun.
+	ErrNoSpace = errors.New("db: not enough free space on the disk")
+
+	// ErrNotDatabase means that a file is no intact SQLite database, on any machine.
+	ErrNotDatabase = errors.New("db: invalid SQLite data")
+
 	// ErrClosed means that the database has been closed.
 	ErrClosed = errors.New("db: closed")
 )

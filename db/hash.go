@@ -44,10 +44,8 @@ func (s *hasher) moved(pages pageSet) {
 
 // A Hash is the hash of the state of the database at one moment. It is used by one goroutine.
 type Hash struct {
-	d      *DB
+	pin
 	hasher *hasher
-	conn   *conn // its transaction keeps the state readable
-	pages  *pinned
 
 	claimed atomic.Bool   // by Sum or Close
 	stop    atomic.Bool   // the database is being closed
@@ -83,11 +81,11 @@ func (d *DB) beginHash() (*Hash, error) {
 	case s.running != nil:
 		return nil, ErrBusy
 	}
-	h := &Hash{d: d, hasher: s, done: make(chan struct{})}
-	if err := h.pin(); err != nil {
-		return nil, fmt.Errorf("begin hash: %w", errors.Join(err, h.unpin()))
+	pin, err := d.pinState()
+	if err != nil {
+		return nil, fmt.Errorf("begin hash: %w", err)
 	}
-	d.main.refs++
+	h := &Hash{pin: pin, hasher: s, done: make(chan struct{})}
 	s.running = h
 	if d.hashes == nil {
 		d.hashes = make(map[*Hash]struct{})
@@ -97,35 +95,6 @@ func (d *DB) beginHash() (*Hash, error) {
 	s.cache.forget(s.changed)
 	s.changed = pageSet{}
 	return h, nil
-}
-
-// pin begins the transaction. Nobody writes or moves the WAL meanwhile, as that is done by the
-// goroutine that is here. The caller holds mu.
-func (h *Hash) pin() error {
-	d := h.d
-	frames, moved, _, err := d.writer.checkpoint(checkpointNoop, 0)
-	if err != nil {
-		return err
-	}
-	if h.conn, err = openConn(d.path, openReadOnly, reader, d.nowhere); err != nil {
-		return err
-	}
-	if err := h.conn.exec("BEGIN; PRAGMA user_version"); err != nil { // a read that needs no schema
-		return err
-	}
-	h.pages, err = openPinned(d.fs, d.path, d.main, frames, moved)
-	return err
-}
-
-func (h *Hash) unpin() error {
-	var errs []error
-	if h.pages != nil {
-		errs = append(errs, h.pages.close())
-	}
-	if h.conn != nil {
-		errs = append(errs, h.conn.close())
-	}
-	return errors.Join(errs...)
 }
 
 // Sum returns the hash, in 32 hexadecimal digits, and ends the transaction. Two databases have the
@@ -160,15 +129,11 @@ func (h *Hash) Close() {
 
 func (h *Hash) release() {
 	d := h.d
-	err := h.unpin()
+	h.unpin()
 	d.mu.Lock()
 	h.hasher.running = nil
 	delete(d.hashes, h)
-	err = errors.Join(err, d.dropMain(h.pages.main))
 	d.mu.Unlock()
-	if err != nil {
-		d.log.Warn("hashed file not closed", "err", err) // it was only read
-	}
 	close(h.done)
 }
 

@@ -28,7 +28,7 @@ func hashBytes(t testing.TB, data []byte) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	h := &Hash{hasher: new(hasher), pages: p}
+	h := &Hash{hasher: new(hasher), pin: pin{pages: p}}
 	sum, err := h.sum(t.Context())
 	if s.damaged() != 0 {
 		t.Fatalf("page %d counts as damaged", s.damaged())

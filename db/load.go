@@ -63,7 +63,7 @@ func (d *DB) applyLoad(data []byte) (*command.Response, error) {
 func (d *DB) load(name string, size int64) (*command.Response, error) {
 	var err error
 	if size == 0 {
-		err = errNotDatabase
+		err = ErrNotDatabase
 	} else {
 		_, err = d.checkImage(name, quickCheck)
 	}
@@ -71,7 +71,7 @@ func (d *DB) load(name string, size int64) (*command.Response, error) {
 		// Not synced: no marker vouches for it, and a capture syncs it once it is published.
 		return &command.Response{}, d.replaceBy(name, "")
 	}
-	if !errors.Is(err, errNotDatabase) {
+	if !errors.Is(err, ErrNotDatabase) {
 		return nil, err
 	}
 	d.log.Warn("loaded file refused", "err", err)

@@ -14,7 +14,7 @@ import (
 const pinnedAhead = 256 << 10
 
 // pinned reads the pages of one state of the database while a read transaction of SQLite keeps it
-// readable (see BeginHash). It is used by one goroutine.
+// readable (see BeginHash, BeginBackup). It is used by one goroutine.
 //
 // A state is the main file with the newest frame of each page in the WAL over it, up to a frame; or
 // the main file alone if all of the WAL had been moved into it. In the first case SQLite gives the
@@ -36,6 +36,46 @@ type pinned struct {
 	next  uint32 // the page behind the one read last
 }
 
+// pin is a transaction that keeps a state of the database readable.
+type pin struct {
+	d     *DB
+	conn  *conn
+	pages *pinned
+}
+
+// pinState pins the state as it is now. Nobody writes or moves the WAL meanwhile, as that is done by the
+// goroutine that is here. The caller holds mu.
+func (d *DB) pinState() (p pin, err error) {
+	p.d = d
+	frames, moved, _, err := d.writer.checkpoint(checkpointNoop, 0)
+	if err != nil {
+		return p, err
+	}
+	if p.conn, err = openConn(d.path, openReadOnly, reader, d.nowhere); err != nil {
+		return p, err
+	}
+	err = p.conn.exec("BEGIN; PRAGMA user_version") // a read that needs no schema
+	if err == nil {
+		p.pages, err = openPinned(d.fs, d.path, d.main, frames, moved)
+	}
+	if err != nil {
+		return p, errors.Join(err, p.conn.close())
+	}
+	d.main.refs++
+	return p, nil
+}
+
+// unpin ends the transaction. The caller does not hold mu.
+func (p *pin) unpin() {
+	err := errors.Join(p.pages.close(), p.conn.close())
+	p.d.mu.Lock()
+	err = errors.Join(err, p.d.dropMain(p.pages.main))
+	p.d.mu.Unlock()
+	if err != nil {
+		p.d.log.Warn("pinned file not closed", "err", err) // it was only read
+	}
+}
+
 // openPinned prepares to read the state that a transaction has just pinned. The caller has counted a
 // reference to the main file, which close gives back through drop.
 func openPinned(fsys vfs.FS, path string, main *mainFile, frames, moved int) (*pinned, error) {
@@ -54,6 +94,9 @@ func openPinned(fsys vfs.FS, path string, main *mainFile, frames, moved int) (*p
 	p.wal, err = fsys.Open(path + "-wal")
 	return p, err
 }
+
+// lockPage is the page that SQLite never uses, since its locks are there; no frame brings it.
+func (p *pinned) lockPage() uint32 { return uint32((1<<30)/p.pageSize) + 1 }
 
 func (p *pinned) close() error {
 	if p.wal == nil {

@@ -16,9 +16,6 @@ const (
 	walFormat   = 2 // at 18 and 19: the database is in WAL mode
 )
 
-// errNotDatabase means that a file is no intact SQLite database, on any machine.
-var errNotDatabase = errors.New("db: invalid SQLite data")
-
 // Replace makes the file image, in the same directory, complete and synced, the database. head is
 // the snapshot it equals; "" if it is none, so that the next capture will be an image. Queries
 // under way end on the old database. It is called by the goroutine of Apply.
@@ -30,8 +27,10 @@ func (d *DB) Replace(image, head string) error {
 		return err
 	}
 	// A snapshot is taken while no load is under way, so none that began before goes on after.
-	if err := d.loads.close(); err != nil {
-		return err
+	for id := range d.loads.streams {
+		if err := d.dropStream(id); err != nil {
+			return err
+		}
 	}
 	return d.replaceBy(image, head)
 }
@@ -133,7 +132,7 @@ func (d *DB) withdraw() error {
 }
 
 // checkImage opens a file as a database, without changing it, and runs a check on it that returns
-// "ok" or a number. It returns whether the file is in WAL mode, and errNotDatabase for a
+// "ok" or a number. It returns whether the file is in WAL mode, and ErrNotDatabase for a
 // file that is the matter. An empty file is an empty database.
 func (d *DB) checkImage(name, check string) (wal bool, err error) {
 	f, err := d.fs.Open(name)
@@ -153,10 +152,10 @@ func (d *DB) checkImage(name, check string) (wal bool, err error) {
 	}
 	pageSize, err := parsePageSize(h[:])
 	if string(h[:len(headerMagic)]) != headerMagic || err != nil || size%int64(pageSize) != 0 {
-		return false, errNotDatabase // SQLite overlooks a part of a page at the end; a capture can't
+		return false, ErrNotDatabase // SQLite overlooks a part of a page at the end; a capture can't
 	}
 	if h[18] < 1 || h[18] > walFormat || h[19] < 1 || h[19] > walFormat {
-		return false, errNotDatabase // of a later SQLite, which this one can read at best
+		return false, ErrNotDatabase // of a later SQLite, which this one can read at best
 	}
 	uri := "file:" + url.PathEscape(name) + "?immutable=1" // the path may be relative, and hold anything
 	c, err := openConn(uri, openReadOnly|openURI, reader, shim{})
@@ -166,7 +165,7 @@ func (d *DB) checkImage(name, check string) (wal bool, err error) {
 	result, err := c.text(check)
 	err = errors.Join(imageError(err), c.close())
 	if err == nil && result != "ok" && check == quickCheck {
-		err = fmt.Errorf("%w: %s", errNotDatabase, result)
+		err = fmt.Errorf("%w: %s", ErrNotDatabase, result)
 	}
 	return h[18] == walFormat && h[19] == walFormat, err
 }
@@ -183,7 +182,7 @@ func imageError(err error) error {
 	case codeNoMem, codeIOErr, codeCantOpen, codeBusy:
 		return err
 	}
-	return fmt.Errorf("%w: %s", errNotDatabase, e.msg)
+	return fmt.Errorf("%w: %s", ErrNotDatabase, e.msg)
 }
 
 // writeAll writes data to a new file.

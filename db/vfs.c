@@ -342,7 +342,8 @@ static const sqlite3_io_methods *methods_for(struct db_vfs *v, const sqlite3_io_
 
 static int vfs_open(sqlite3_vfs *base, const char *name, sqlite3_file *f, int flags, int *out) {
 	struct db_vfs *v = (struct db_vfs *)base;
-	file_kind kind = (flags & OPEN_MAIN_DB) != 0 ? MAIN_FILE : name == NULL ? TEMP_FILE : OTHER_FILE;
+	// Without sums the databases are private copies, more than one perhaps.
+	file_kind kind = (flags & OPEN_MAIN_DB) != 0 && v->sums != NULL ? MAIN_FILE : name == NULL ? TEMP_FILE : OTHER_FILE;
 	char *temp = NULL;
 	if (kind == TEMP_FILE && (name = temp = temp_name(v)) == NULL) {
 		f->pMethods = NULL;

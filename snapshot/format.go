@@ -56,6 +56,9 @@ func (h Header) validate() error {
 	return nil
 }
 
+// StreamSize returns the length of the stream in bytes, which Raft wants to know before it begins.
+func (h Header) StreamSize() int64 { return h.streamSize() }
+
 // streamSize returns the exact length of the stream in bytes. It is below 2^49.
 func (h Header) streamSize() int64 {
 	return headerSize + int64(h.Records)*int64(recordHeaderSize+h.PageSize) + trailerSize

@@ -10,6 +10,7 @@ type counters struct {
 	snapshotCounters
 	memberCounters
 	checkCounters
+	transferCounters
 
 	applyTime      atomic.Int64 // µs
 	commands       atomic.Int64
@@ -45,6 +46,9 @@ func (c *snapshotCounters) snapshot(err error, cp *capture) {
 	}
 }
 
+// transferCounters count what has come to its end.
+type transferCounters struct{ loads, boots, backups atomic.Int64 }
+
 type memberCounters struct {
 	joins, joinsIgnored, removedBeforeJoins atomic.Int64
 	leaderChanges, failedHeartbeats         atomic.Int64
@@ -66,7 +70,9 @@ func (s *Store) Counters() map[string]int64 {
 		"num_hash_unanswered":          c.unanswered.Load(),
 		"num_ignored_joins":            c.joinsIgnored.Load(),
 		"num_joins":                    c.joins.Load(),
-		"num_loads":                    0, // nothing proposes a load yet
+		"num_backups":                  c.backups.Load(),
+		"num_boots":                    c.boots.Load(),
+		"num_loads":                    c.loads.Load(),
 		"num_recoveries":               c.recoveries.Load(),
 		"num_removed_before_joins":     c.removedBeforeJoins.Load(),
 		"num_restores":                 c.restores.Load(),
@@ -102,7 +108,7 @@ func (s *Store) Counters() map[string]int64 {
 var absentCounters = []string{
 	"auto_optimize_duration", "auto_vacuum_duration", "num_auto_optimizes", "num_auto_optimizes_failed",
 	"num_auto_restores", "num_auto_restores_failed", "num_auto_restores_skipped", "num_auto_vacuums",
-	"num_auto_vacuums_failed", "num_backups", "num_boots", "num_compressed_commands", "num_db_stats_errors",
+	"num_auto_vacuums_failed", "num_compressed_commands", "num_db_stats_errors",
 	"num_provider_checks", "num_provider_provides", "num_provider_provides_fail",
 	"snapshot_crc32_create_duration", "snapshot_create_duration", "snapshot_sync_duration",
 }

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -14,7 +15,9 @@ import (
 	"github.com/hashicorp/raft"
 
 	"rqlited/command"
+	"rqlited/db"
 	"rqlited/internal/vfs"
+	"rqlited/internal/vfs/crashfs"
 	"rqlited/snapshot"
 )
 
@@ -184,6 +187,68 @@ func (s *Store) installNow(stream []byte, conf raft.Configuration, index uint64)
 	return errors.Join(s.fsm.Restore(rc), rc.Close())
 }
 
+// imageOf returns the SQLite file that a stream holds.
+func imageOf(stream []byte) []byte {
+	f, err := crashfs.New().Create("/image")
+	if err != nil {
+		panic(err)
+	}
+	if _, err := snapshot.Restore(context.Background(), bytes.NewReader(stream), f); err != nil {
+		panic(err)
+	}
+	size, err := f.Size()
+	if err != nil {
+		panic(err)
+	}
+	data := make([]byte, size)
+	if _, err := f.ReadAt(data, 0); err != nil {
+		panic(err)
+	}
+	return data
+}
+
+// bootNow does what Boot and Raft do with a file.
+func (s *Store) bootNow(file []byte, conf raft.Configuration) error {
+	u, err := s.db.Receive(context.Background(), bytes.NewReader(file))
+	if err != nil {
+		return err
+	}
+	var stream bytes.Buffer
+	p := filePages{u, s.closing}
+	if err := snapshot.WriteStream(&stream, p); err != nil {
+		return err
+	}
+	if int64(stream.Len()) != p.Header().StreamSize() {
+		return fmt.Errorf("stream of %d bytes, %d were announced", stream.Len(), p.Header().StreamSize())
+	}
+	s.fsm.transfers.booting.Store(true)
+	err = s.installNow(stream.Bytes(), conf, ownEnd+1)
+	return errors.Join(err, s.failure.get(), u.Close())
+}
+
+// loadTo makes the entries up to ownEnd end with those of a load, two of them unless it is to go on behind that.
+func loadTo(file []byte, end uint64) func(t *testing.T, s *Store) {
+	return func(t *testing.T, s *Store) {
+		t.Helper()
+		s.appendRows(t, members("n1"), ownTerm, ownEnd-2)
+		for i := uint64(ownEnd - 1); i <= ownEnd; i++ {
+			c := &command.Chunk{Stream: "load", Sequence: int64(i) - ownEnd + 2, Data: file[:5000], Last: i == end}
+			if i == ownEnd {
+				c.Data = file[5000:]
+			}
+			data, err := command.EncodeEntry(nil, &command.Entry{Kind: command.LoadChunk, Chunk: c})
+			if err != nil {
+				t.Fatal(err)
+			}
+			l := &raft.Log{Index: i, Term: ownTerm, Type: raft.LogCommand, Data: data}
+			if err := s.logs.StoreLog(l); err != nil {
+				t.Fatal(err)
+			}
+			s.mustApply(t, l)
+		}
+	}
+}
+
 // leaderStream returns the snapshot of a leader, at index 7.
 func leaderStream(t *testing.T) []byte {
 	t.Helper()
@@ -214,6 +279,7 @@ type scenario struct {
 	act     func(s *Store) error         // nil: the start itself
 	idle    bool                         // the last entry changes nothing
 	golden  string                       // key of the golden file, if there is one
+	content string                       // what the log leads to; empty is what its entries insert
 
 	checked map[string]bool       // states of the disk
 	done    func(s *Store) string // what is wrong once the act has succeeded; empty is nothing
@@ -415,6 +481,9 @@ func (sc *scenario) check(t *testing.T, what string, d *disk) {
 	if sc.idle {
 		want = rowsUpTo(ownTerm, ownEnd-1)
 	}
+	if sc.content != "" {
+		want = sc.content
+	}
 	if head.Term == leaderTerm {
 		want = rowsUpTo(leaderTerm, 7)
 	}
@@ -540,6 +609,7 @@ func headIs(index, term uint64) func(s *Store) string {
 }
 
 func scenarios(stream []byte) []scenario {
+	file := imageOf(stream)
 	one, two := members("n1"), members("n1", "n2")
 	capture := func(s *Store) error { return s.captureNow(one, ownEnd, ownTerm, 1) }
 	install := func(index uint64) func(s *Store) error {
@@ -582,6 +652,24 @@ func scenarios(stream []byte) []scenario {
 		},
 		{name: "recovery", golden: "recovery", conf: one, prepare: withSnapshots(1), spoil: writePeersJSON, done: recovered},
 		{name: "recovery of a log", conf: one, spoil: writePeersJSON, done: recovered},
+		{
+			name: "boot", golden: "boot", conf: one, prepare: withSnapshots(1),
+			act: func(s *Store) error { return s.bootNow(file, one) }, done: headIs(ownEnd+1, leaderTerm),
+		},
+		{
+			name: "snapshot after a load", golden: "load", conf: one, prepare: loadTo(file, ownEnd), content: rowsUpTo(leaderTerm, 7),
+			act: capture, done: headIs(ownEnd, ownTerm),
+		},
+		{
+			name: "snapshot amid a load", conf: one, prepare: loadTo(file, ownEnd+1), content: rowsUpTo(ownTerm, ownEnd-2),
+			act: func(s *Store) error {
+				if err := capture(s); !errors.Is(err, db.ErrBusy) {
+					return fmt.Errorf("snapshot amid a load: %w", err)
+				}
+				return nil
+			},
+			done: headIs(0, 0),
+		},
 		damaged(".delta", one, 5, "salvage"),
 		damaged(".base", one, ownEnd, "log complete"),
 		damaged("MANIFEST", one, ownEnd, ""),

@@ -132,6 +132,26 @@ func newSeed() uint64 {
 
 // propose stamps e, hands it to Raft and waits until it has been applied here.
 func (s *Store) propose(ctx context.Context, e *command.Entry) (*command.Response, error) {
+	data, err := s.encode(e)
+	if err != nil {
+		return nil, err
+	}
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	var f raft.ApplyFuture
+	err = s.await(ctx, func() raft.Future {
+		f = s.raft.Apply(data, s.cfg.Raft.ApplyTimeout)
+		return f
+	})
+	if err != nil {
+		return nil, proposalError(err) // f may still be on its way
+	}
+	return s.outcome(e.Kind, f)
+}
+
+// encode stamps e, and makes it the data of a log entry.
+func (s *Store) encode(e *command.Entry) ([]byte, error) {
 	if s.raft.State() != raft.Leader {
 		return nil, ErrNotLeader
 	}
@@ -144,27 +164,25 @@ func (s *Store) propose(ctx context.Context, e *command.Entry) (*command.Respons
 		return nil, &RequestError{err.Error()}
 	}
 	s.counters.commands.Add(1)
-	if ctx.Err() != nil {
-		return nil, context.Cause(ctx)
+	return data, nil
+}
+
+// proposalError says what became of an entry whose future has failed, or was not waited for.
+func proposalError(err error) error {
+	if errors.Is(err, ErrNotLeader) || errors.Is(err, ErrUnknown) || errors.Is(err, ErrBusy) {
+		return err
 	}
-	var f raft.ApplyFuture
-	err = s.await(ctx, func() raft.Future {
-		f = s.raft.Apply(data, s.cfg.Raft.ApplyTimeout)
-		return f
-	})
-	switch {
-	case err == nil:
-	case errors.Is(err, ErrNotLeader), errors.Is(err, ErrUnknown), errors.Is(err, ErrBusy):
-		return nil, err
-	default:
-		// The leader could not write its log. The entry may be on disk and come back.
-		return nil, fmt.Errorf("%w: %w", ErrUnknown, err)
-	}
+	// The leader could not write its log. The entry may be on disk and come back.
+	return fmt.Errorf("%w: %w", ErrUnknown, err)
+}
+
+// outcome returns what applying an entry here has yielded.
+func (s *Store) outcome(kind command.Kind, f raft.ApplyFuture) (*command.Response, error) {
 	o, ok := f.Response().(outcome)
 	if !ok {
 		return nil, fmt.Errorf("%w: the state machine answered with a %T", ErrUnknown, f.Response())
 	}
-	if o.err != nil && e.Kind == command.Query && s.failure.get() == nil {
+	if o.err != nil && kind == command.Query && s.failure.get() == nil {
 		return nil, requestError(o.err)
 	}
 	if o.err == nil && o.resp.Error != "" {

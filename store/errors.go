@@ -49,6 +49,15 @@ var (
 	// ErrLogBusy is the ErrBusy of a leader whose log takes nothing more for now; nothing was applied.
 	ErrLogBusy = fmt.Errorf("%w: timed out enqueuing operation", ErrBusy)
 
+	// ErrInvalidData means that what should be a SQLite file is none that can be loaded; nothing was changed.
+	ErrInvalidData = errors.New("store: invalid SQLite data")
+
+	// ErrNoSpace means that the disk has no room for what was asked for; nothing was changed.
+	ErrNoSpace = errors.New("store: not enough free space")
+
+	// ErrNotSingle means that only a node that is a cluster on its own can do it; nothing was changed.
+	ErrNotSingle = errors.New("store: not single-node")
+
 	// ErrNoHash means that this node does not have the hash of the state at that index, and will not.
 	ErrNoHash = errors.New("store: no hash")
 
@@ -135,6 +144,9 @@ var texts = []struct {
 	{ErrNodeNotFound, "node not found in cluster"},
 	{ErrSelfStepdown, "cannot step down to the current Leader"},
 	{ErrNoPeer, "cannot find peer"},
+	{ErrInvalidData, "invalid SQLite data"},
+	{ErrNoSpace, "not enough free space"},
+	{ErrNotSingle, "not single-node"},
 }
 
 // Text returns the words that rqlite's clients and nodes expect for err, and err's own text if

@@ -31,10 +31,10 @@ type fsm struct {
 	closing  <-chan struct{}
 	failure  *latch
 	progress *progress
-	reads    *readRegistry
-	writes   *writeRegistry
-	counters *counters
-	hashes   *hashes
+	watched
+	counters  *counters
+	hashes    *hashes
+	transfers *transfers
 	captures
 
 	// turn is had while the database is changed or captured. Raft does that on one goroutine; it is for
@@ -45,6 +45,12 @@ type fsm struct {
 	changed   atomic.Uint64 // newest entry that counts as a change of the database
 	restoring atomic.Bool
 	restored  func() // called when a snapshot has been restored
+}
+
+// watched is what others wait for.
+type watched struct {
+	reads  *readRegistry
+	writes *writeRegistry
 }
 
 // captures is what a capture depends on, and the outcome of the last.
@@ -120,6 +126,7 @@ func (f *fsm) apply(l *raft.Log) (*command.Response, error) {
 		return nil, f.fail("apply", l.Index, err)
 	}
 	f.writes.note(e.Seed)
+	f.transfers.applied(len(l.Data), len(f.db.Loads()))
 	if resp == nil {
 		resp = &command.Response{}
 	}
@@ -239,6 +246,10 @@ func (f *fsm) Restore(rc io.ReadCloser) error {
 	f.restoring.Store(true)
 	defer f.restoring.Store(false)
 	err := f.restore(context.Background(), rc)
+	if f.transfers.booting.Load() && err != nil {
+		f.failure.set(err) // the log is that of the new database
+		return nil         // Raft would panic
+	}
 	select {
 	case <-f.closing:
 	default:
@@ -273,6 +284,7 @@ func (f *fsm) restore(ctx context.Context, rc io.ReadCloser) error {
 		return fmt.Errorf("switch %s to snapshot %s: %w", dbFile, meta.ID, err)
 	}
 	f.base.Store(&meta.ID)
+	f.transfers.open.Store(0)
 	f.changed.Store(meta.Index)
 	f.progress.publish(applied{index: meta.Index, term: meta.Term, at: time.Now()})
 	f.counters.restores.Add(1)

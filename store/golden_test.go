@@ -14,6 +14,8 @@ func TestGolden(t *testing.T) {
 		"delta":        "snapshot.txt",
 		"install":      "install.txt",
 		"restore":      "restore.txt",
+		"boot":         "boot.txt",
+		"load":         "load.txt",
 		"recovery":     "recovery.txt",
 		"salvage":      "salvage.txt",
 		"log complete": "salvage_log.txt",

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"runtime/debug"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -246,7 +247,9 @@ func (l *logStore) StoreLogs(logs []*raft.Log) error {
 		return errVoteWithheld // a candidate's, or one behind entries that are gone
 	}
 	err := l.step("append")
-	if err == nil {
+	if err == nil && slices.ContainsFunc(logs, func(e *raft.Log) bool { return len(e.Data) >= largeEntry }) {
+		err = l.bolt.StoreLogs(logs) // the cache would hold hundreds of them; what it has at their places was deleted before
+	} else if err == nil {
 		err = l.LogCache.StoreLogs(logs)
 	}
 	if err == nil && len(logs) > 0 {

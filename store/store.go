@@ -294,19 +294,19 @@ func (s *Store) buildFSM(head snapshot.Head) error {
 		return err
 	}
 	s.fsm = &fsm{
-		target:   target{s.db, s.cfg.fs, filepath.Join(s.cfg.Dir, restoreFile)},
-		log:      s.log,
-		closing:  s.closing,
-		failure:  s.failure,
-		progress: newProgress(s.failure, s.closing),
-		reads:    newReadRegistry(),
-		writes:   newWriteRegistry(),
-		counters: s.counters,
-		turn:     newTurn(),
-		hashes:   newHashes(max(last, head.Index)),
-		captures: captures{idle: idle{s.snaps.Head, s.cfg.Snapshot.Threshold}, damage: s.damage},
-		keys:     keys{own: command.SettingOf(s.cfg.ForeignKeys)},
-		restored: s.restored,
+		target:    target{s.db, s.cfg.fs, filepath.Join(s.cfg.Dir, restoreFile)},
+		log:       s.log,
+		closing:   s.closing,
+		failure:   s.failure,
+		progress:  newProgress(s.failure, s.closing),
+		watched:   watched{newReadRegistry(), newWriteRegistry()},
+		counters:  s.counters,
+		turn:      newTurn(),
+		hashes:    newHashes(max(last, head.Index)),
+		transfers: newTransfers(),
+		captures:  captures{idle: idle{s.snaps.Head, s.cfg.Snapshot.Threshold}, damage: s.damage},
+		keys:      keys{own: command.SettingOf(s.cfg.ForeignKeys)},
+		restored:  s.restored,
 	}
 	s.fsm.base.Store(&head.ID)
 	if head.ID != "" {
@@ -382,6 +382,7 @@ func (s *Store) start() {
 	g.Go(func() error { return s.watchReplicas(ctx) })
 	g.Go(func() error { return s.watchWALSize(ctx) })
 	g.Go(func() error { return s.watchDamage(ctx) })
+	g.Go(func() error { return s.watchTransfers(ctx) })
 	g.Go(func() error { return s.observe(ctx) })
 	g.Go(func() error { return s.reapDead(ctx) })
 	g.Go(func() error { return s.stopOnFailure(ctx) })

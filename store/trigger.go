@@ -21,6 +21,16 @@ func (s *Store) Snapshot(ctx context.Context, trailing uint64) error {
 		return ErrNotOpen
 	}
 	defer s.gate.leave()
+	s.counters.userSnapshots.Add(1)
+	err := s.snapshotTrailing(ctx, trailing)
+	if err != nil && !errors.Is(err, ErrNothingNew) {
+		s.counters.userSnapshotsFailed.Add(1)
+	}
+	return err
+}
+
+// snapshotTrailing is Snapshot, one at a time.
+func (s *Store) snapshotTrailing(ctx context.Context, trailing uint64) error {
 	select {
 	case s.userSnapshot <- struct{}{}:
 		defer func() { <-s.userSnapshot }()
@@ -37,12 +47,7 @@ func (s *Store) Snapshot(ctx context.Context, trailing uint64) error {
 			}
 		}()
 	}
-	s.counters.userSnapshots.Add(1)
-	err := s.takeSnapshot(ctx)
-	if err != nil && !errors.Is(err, ErrNothingNew) {
-		s.counters.userSnapshotsFailed.Add(1)
-	}
-	return err
+	return s.takeSnapshot(ctx)
 }
 
 // keepTrailing sets how many log entries are kept behind a snapshot.

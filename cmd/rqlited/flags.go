@@ -21,10 +21,9 @@ type settings struct {
 	dir         string // data directory
 	showVersion bool
 
-	http    httpSettings
-	raft    addresses
-	nodeTLS tlsSettings
-	auth    string // credentials file; empty: everyone may do everything
+	http httpSettings
+	raft raftSettings
+	auth string // credentials file; empty: everyone may do everything
 
 	store          store.Config
 	form           cluster.FormConfig
@@ -57,6 +56,12 @@ func (a addresses) public() string {
 func (a addresses) anyPort() bool {
 	_, port, err := net.SplitHostPort(a.bind)
 	return err == nil && port == "0" && a.advertise == ""
+}
+
+// raftSettings is what concerns the port between nodes.
+type raftSettings struct {
+	addresses
+	tls tlsSettings
 }
 
 type httpSettings struct {

@@ -23,7 +23,7 @@ type tlsSettings struct {
 func (t tlsSettings) enabled() bool { return t.Cert != "" }
 
 func (s *settings) tlsFlags(fs *flag.FlagSet) {
-	h, n := &s.http.tls, &s.nodeTLS
+	h, n := &s.http.tls, &s.raft.tls
 	fs.StringVar(&h.Cert, "http-cert", "", "certificate `file` of the HTTP API, which is HTTPS then; read again when it changes, as all files of certificates and keys")
 	fs.StringVar(&h.Key, "http-key", "", "key `file` of the HTTP API")
 	fs.StringVar(&h.CA, "http-ca-cert", "", "certificate `file` of the authorities that clients are verified by (default: those of the system)")
@@ -46,7 +46,7 @@ func (s *settings) tlsFaults(fs *flag.FlagSet) []string {
 	for _, p := range []struct {
 		name string
 		tls  tlsSettings
-	}{{"http", s.http.tls}, {"node", s.nodeTLS}} {
+	}{{"http", s.http.tls}, {"node", s.raft.tls}} {
 		if p.tls.clients.CommonName != "" && !p.tls.clients.Verify {
 			faults = append(faults, fmt.Sprintf("-%[1]s-verify-common-name requires -%[1]s-verify-client", p.name))
 		}
@@ -55,7 +55,7 @@ func (s *settings) tlsFaults(fs *flag.FlagSet) []string {
 			faults = append(faults, fmt.Sprintf("-%[1]s-verify-client requires -%[1]s-cert and -%[1]s-key", p.name))
 		}
 	}
-	if n := s.nodeTLS; n.CA != "" && n.Cert == "" && n.Key == "" {
+	if n := s.raft.tls; n.CA != "" && n.Cert == "" && n.Key == "" {
 		faults = append(faults, "-node-ca-cert requires -node-cert and -node-key")
 	}
 	for _, name := range []string{"http-cert", "http-key", "http-ca-cert", "node-cert", "node-key", "node-ca-cert"} {
@@ -70,7 +70,7 @@ func (s *settings) tlsFaults(fs *flag.FlagSet) []string {
 
 // warnTLS says which flags for TLS have no effect.
 func (s *settings) warnTLS(log *slog.Logger) {
-	h, n := s.http.tls, s.nodeTLS
+	h, n := s.http.tls, s.raft.tls
 	for _, f := range []struct {
 		name string
 		idle bool
@@ -96,7 +96,7 @@ func (s *settings) openTLS(log *slog.Logger) (web *tls.Config, node cluster.TLS,
 			webErr = fmt.Errorf("TLS of the HTTP API: %w", webErr)
 		}
 	}
-	if n := s.nodeTLS; n.enabled() {
+	if n := s.raft.tls; n.enabled() {
 		if node.Listen, nodeErr = openPort(n, log, &node.Dial); nodeErr != nil {
 			nodeErr = fmt.Errorf("TLS between nodes: %w", nodeErr)
 		}
