@@ -38,7 +38,7 @@ import (
 //   - Counters in results carry over from earlier entries as long as an entry has none of its own.
 func TestDifferentialPrograms(t *testing.T) {
 	t.Parallel()
-	programSeeds(t, []uint64{3, 1795458596756998846}, func(t *testing.T, seed uint64) {
+	programSeeds(t, []uint64{3, 1795458596756998846, 1795458944135911537}, func(t *testing.T, seed uint64) {
 		for _, every := range []int{10, 1} {
 			fault := differential(t, seed, 150, every)
 			if fault == "" {

@@ -14,8 +14,9 @@ type traits struct {
 	stale   bool // it has changed since
 }
 
+// readTraits reads them, without LIKE, of which a PRAGMA says whether it heeds case.
 func (c *conn) readTraits() error {
-	rows, err := c.ownQuery(`SELECT count(*) FILTER (WHERE sql LIKE '%changes%'), count(*) FILTER (WHERE sql LIKE 'CREATE VIRTUAL TABLE%')
+	rows, err := c.ownQuery(`SELECT count(*) FILTER (WHERE instr(lower(sql), 'changes')), count(*) FILTER (WHERE sql GLOB 'CREATE VIRTUAL TABLE*')
 		FROM (SELECT sql FROM main.sqlite_schema UNION ALL SELECT sql FROM temp.sqlite_schema)`)
 	if err != nil {
 		return err

@@ -125,8 +125,8 @@ func (c *conn) virtualTables() (map[tableName]bool, error) {
 // readCounting reads which tables have AUTOINCREMENT.
 func (c *conn) readCounting() error {
 	C.db_list_free(&c.c.counting)
-	rows, err := c.ownQuery(`SELECT 'main', name, sql FROM main.sqlite_schema WHERE type='table' AND sql LIKE '%autoincrement%' UNION ALL
-		SELECT 'temp', name, sql FROM temp.sqlite_schema WHERE type='table' AND sql LIKE '%autoincrement%'`)
+	rows, err := c.ownQuery(`SELECT 'main', name, sql FROM main.sqlite_schema WHERE type='table' AND instr(lower(sql), 'autoincrement') UNION ALL
+		SELECT 'temp', name, sql FROM temp.sqlite_schema WHERE type='table' AND instr(lower(sql), 'autoincrement')`)
 	for _, row := range rows {
 		if hasKeyword(row[2].(string), "AUTOINCREMENT") {
 			err = errors.Join(err, list(&c.c.counting, tableName{row[0].(string), row[1].(string)}))

@@ -36,7 +36,7 @@ func (c *conn) loadVirtual() error {
 // been given, and write that down only if it had words in it.
 func (c *conn) readForgetful() error {
 	C.db_list_free(&c.c.forgetful)
-	rows, err := c.ownQuery(virtualTables + " AND sql LIKE '%contentless_delete%'")
+	rows, err := c.ownQuery(virtualTables + " AND instr(lower(sql), 'contentless_delete')")
 	for _, row := range rows {
 		err = errors.Join(err, list(&c.c.forgetful, tableName{"main", row[0].(string)}))
 	}
