@@ -178,6 +178,10 @@ const commitPoll = 5 * time.Millisecond
 // cause of the end of ctx, with ErrNotOpen, or with ErrNotReady if this node applies nothing any
 // more.
 func (s *Store) WaitApplied(ctx context.Context, index uint64) error {
+	if !s.gate.enter() {
+		return ErrNotOpen
+	}
+	defer s.gate.leave()
 	tick := time.NewTicker(commitPoll)
 	defer tick.Stop()
 	for s.raft.CommitIndex() < index {

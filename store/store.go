@@ -61,7 +61,7 @@ type Store struct {
 	failure   *latch        // why the node has to stop
 }
 
-// storage is what the Store has on disk. Immutable once it is open.
+// storage is what the Store has on disk. Immutable once it is open, also when it is closed.
 type storage struct {
 	lock   *os.File
 	snaps  *snapshots
@@ -489,7 +489,8 @@ func (s *Store) closeFiles() error {
 	return err
 }
 
-// closeData closes what load has opened.
+// closeData closes what load has opened. A second time it does nothing. What was opened stays in place: whoever
+// has asked for it finds that it is closed.
 func (s *Store) closeData() error {
 	var errs []error
 	if s.db != nil {
@@ -501,6 +502,5 @@ func (s *Store) closeData() error {
 	if s.logs != nil {
 		errs = append(errs, s.logs.bolt.Close())
 	}
-	s.db, s.snaps, s.logs = nil, nil, nil
 	return errors.Join(errs...)
 }

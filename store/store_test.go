@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -298,6 +299,55 @@ func TestClose(t *testing.T) {
 	}
 	if err := s.Ready(); !errors.Is(err, ErrNotOpen) {
 		t.Errorf("Ready after Close = %v; want ErrNotOpen", err)
+	}
+}
+
+// TestAskedAmidClose asks a node while it is being closed and after that: monitoring does not know when it has to stop.
+// The race detector looks on.
+func TestAskedAmidClose(t *testing.T) {
+	t.Parallel()
+	n := newSingle(t)
+	n.exec(t, "CREATE TABLE foo (v TEXT)")
+	n.snapshot(t, 0)
+	n.exec(t, "INSERT INTO foo VALUES('a')")
+	s := n.Store
+	asks := []func(){
+		func() { _, _ = s.Stats() },
+		func() { _ = s.Ready() },
+		func() { s.Leader() },
+		func() { _, _ = s.Servers() },
+		func() { s.Voter() },
+		func() { s.Counters() },
+		func() { s.CommitIndex() },
+		func() { _ = s.WaitApplied(t.Context(), 1) },
+	}
+	var others sync.WaitGroup
+	begun := make(chan struct{}, len(asks))
+	for _, ask := range asks {
+		others.Go(func() {
+			ask()
+			begun <- struct{}{}
+			for {
+				select {
+				case <-s.closed:
+					ask()
+					return
+				default:
+					ask()
+				}
+			}
+		})
+	}
+	for range asks {
+		<-begun
+	}
+	n.close(t)
+	others.Wait()
+	if st, err := s.Stats(); err != nil || st.(map[string]any)["open"] != false {
+		t.Errorf("Stats after Close = %v, %v; want that it is not open", st, err)
+	}
+	if err := s.WaitApplied(t.Context(), 1); !errors.Is(err, ErrNotOpen) {
+		t.Errorf("WaitApplied after Close = %v; want ErrNotOpen", err)
 	}
 }
 
