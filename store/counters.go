@@ -10,6 +10,7 @@ import (
 // counters count events since the start.
 type counters struct {
 	snapshotCounters
+	damageCounters
 	memberCounters
 	checkCounters
 	transferCounters
@@ -32,8 +33,10 @@ type snapshotCounters struct {
 	userSnapshots, walSnapshots   atomic.Int64
 	userSnapshotsFailed           atomic.Int64
 	walSnapshotsFailed            atomic.Int64
-	salvages, discards            atomic.Int64
 }
+
+// damageCounters count what was done about damaged chains of snapshots.
+type damageCounters struct{ salvages, discards atomic.Int64 }
 
 // snapshot counts a capture that was published, or that failed to be with err.
 func (c *snapshotCounters) snapshot(err error, cp *capture) {
