@@ -34,7 +34,7 @@ var gauges = []struct {
 	{"raft_commit_index", "Newest entry that is known to be committed.", nil},
 	{"raft_applied_index", "Newest entry that Raft has passed on to be applied.", nil},
 	{"raft_last_log_index", "Newest entry in the log, or in the newest snapshot.", nil},
-	{"raft_fsm_pending_entries", "Committed batches of entries that wait to be applied.", nil},
+	{"raft_fsm_pending_batches", "Committed batches of entries that wait to be applied.", nil},
 	{"raft_last_contact_seconds", "Time since the leader was heard of; 0 on the leader, missing if it never was.", nil},
 	{"raft_log_size_bytes", "Size of the log's file, which does not shrink.", nil},
 	{"raft_log_writes_total", "Writes to the log's file.", nil},
@@ -147,7 +147,7 @@ func (t told) raft(m *store.Metrics) {
 	t.gauge("raft_commit_index", float64(r.CommitIndex))
 	t.gauge("raft_applied_index", float64(r.AppliedIndex))
 	t.gauge("raft_last_log_index", float64(r.LastIndex))
-	t.gauge("raft_fsm_pending_entries", float64(r.FSMPending))
+	t.gauge("raft_fsm_pending_batches", float64(r.FSMPending))
 	if r.LastContact >= 0 {
 		t.gauge("raft_last_contact_seconds", r.LastContact.Seconds())
 	}

@@ -155,7 +155,7 @@ func TestVarsComplete(t *testing.T) {
 		t.Fatal(err)
 	}
 	line := regexp.MustCompile(`^"[a-z.]+": \{("[a-z0-9_]+": \d+(, )?)+\},?$`)
-	for _, l := range strings.Split(body, "\n") {
+	for l := range strings.SplitSeq(body, "\n") {
 		other := strings.HasPrefix(l, `"cmdline": [`) || strings.HasPrefix(l, `"memstats": {"`)
 		if strings.HasPrefix(l, `"`) && !other && !line.MatchString(l) {
 			t.Errorf("line %s", l)
