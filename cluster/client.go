@@ -210,7 +210,15 @@ type policy struct {
 
 // call makes a call and returns the message that answers it. Its error is a *CallError or
 // ErrClosed.
-func (c *Client) call(ctx context.Context, addr string, cl *call, p policy) ([]byte, error) {
+func (c *Client) call(ctx context.Context, addr string, cl *call, p policy) (answer []byte, err error) {
+	begun := time.Now()
+	answer, err = c.tries(ctx, addr, cl, p)
+	c.counts.called(begun, err)
+	return answer, err
+}
+
+// tries is call, as often as p allows.
+func (c *Client) tries(ctx context.Context, addr string, cl *call, p policy) ([]byte, error) {
 	pool, err := c.enter(addr)
 	if err != nil {
 		return nil, err

@@ -4,6 +4,7 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"time"
 )
 
 // serviceCounts counts calls by type.
@@ -64,6 +65,16 @@ type clientCounts struct {
 	retries, fresh                                            atomic.Int64
 	readTimeouts, writeTimeouts                               atomic.Int64
 	metaLocal                                                 atomic.Int64
+	calls, failed, callTime                                   atomic.Int64 // callTime in µs
+}
+
+// called counts a call that has ended.
+func (c *clientCounts) called(begun time.Time, err error) {
+	c.calls.Add(1)
+	c.callTime.Add(time.Since(begun).Microseconds())
+	if err != nil {
+		c.failed.Add(1)
+	}
 }
 
 // retry counts a call that is tried again.
@@ -84,11 +95,19 @@ func (c *clientCounts) retry(t callType) {
 // Counters returns this side's part of the "cluster" map of /debug/vars.
 func (c *Client) Counters() map[string]int64 {
 	n := &c.counts
+	open, idle := 0, 0
+	for _, p := range c.Pools() {
+		open += p.Open
+		idle += p.Idle
+	}
 	return map[string]int64{
-		"num_broadcast_hwm_req":        0,
+		"client_call_duration_us":      n.callTime.Load(),
+		"client_conns_idle":            int64(idle), // now
+		"client_conns_open":            int64(open), // now, those idle included
+		"num_client_calls":             n.calls.Load(),
+		"num_client_calls_failed":      n.failed.Load(), // without an answer
 		"num_client_execute_retries":   n.executeRetries.Load(),
 		"num_client_force_new_conn":    n.fresh.Load(),
-		"num_client_load_retries":      0,
 		"num_client_query_retries":     n.queryRetries.Load(),
 		"num_client_read_timeouts":     n.readTimeouts.Load(),
 		"num_client_request_retries":   n.requestRetries.Load(),
@@ -118,10 +137,8 @@ type routerCounts struct {
 func (r *Router) Counters() map[string]int64 {
 	n := &r.counts
 	return map[string]int64{
-		"remote_backups":           0,
 		"remote_executions":        n.executions.Load(),
 		"remote_executions_failed": n.executionsFailed.Load(),
-		"remote_loads":             0,
 		"remote_queries":           n.queries.Load(),
 		"remote_queries_failed":    n.queriesFailed.Load(),
 		"remote_remove_node":       n.removes.Load(),

@@ -56,6 +56,13 @@ func newHalf(addr string, limit int) *half {
 	}
 }
 
+// open returns the number of connections.
+func (h *half) open() int64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return int64(len(h.conns))
+}
+
 // hold makes conn a connection of h. If h has ended, or is full of those that peers opened, it closes
 // conn and returns nil.
 func (h *half) hold(conn net.Conn, dialled bool) *heldConn {

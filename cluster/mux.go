@@ -224,6 +224,8 @@ func (m *Mux) Counters() map[string]int64 {
 		"num_tls_cert_fetched":      m.greet.begun.Load(),
 		"num_unregistered_handlers": m.unknown.Load(),
 		"num_connections_rejected":  m.fresh.refused.Load() + m.raft.refused.Load(),
+		"num_open_calls":            m.calls.open(), // connections now
+		"num_open_raft":             m.raft.open(),  // the same
 	}
 }
 

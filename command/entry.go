@@ -57,9 +57,24 @@ const (
 	fieldHash        protowire.Number = 1003 // bool
 )
 
+// Packing says how an entry was encoded.
+type Packing struct {
+	Plain  int // bytes of the message before compression
+	Stored int // bytes of the message in the entry
+
+	Tried, Compressed bool // Tried but not Compressed: it would not have become smaller
+}
+
 // EncodeEntry appends e to dst as rqlite's Command message. The request's DBTimeout is left out:
 // a clock must not decide the result of an entry. It fails with ErrTooLarge.
 func EncodeEntry(dst []byte, e *Entry) ([]byte, error) {
+	dst, _, err := PackEntry(dst, e)
+	return dst, err
+}
+
+// PackEntry is EncodeEntry for those who want to know how e was encoded.
+func PackEntry(dst []byte, e *Entry) ([]byte, Packing, error) {
+	var p Packing
 	var sub []byte
 	switch e.Kind {
 	case Query, Execute, Unified:
@@ -70,23 +85,26 @@ func EncodeEntry(dst []byte, e *Entry) ([]byte, error) {
 		sub = appendChunk(nil, e.Chunk)
 	case Noop:
 	default:
-		return nil, fmt.Errorf("encode entry: kind %d is never written", e.Kind)
+		return nil, p, fmt.Errorf("encode entry: kind %d is never written", e.Kind)
 	}
 	if len(sub) > maxEntry { // compressed or not: what can't be decoded would stop every node
-		return nil, fmt.Errorf("encode %s: %w", e.Kind, ErrTooLarge)
+		return nil, p, fmt.Errorf("encode %s: %w", e.Kind, ErrTooLarge)
 	}
-	var compressed bool
+	p.Plain = len(sub)
 	switch {
 	case e.Kind == Load:
 		sub = compress(sub) // a load always is, and never says so
+		p.Tried = true
 	case e.Request != nil && worthCompressing(e.Request):
+		p.Tried = true
 		if z := compress(sub); len(z) < len(sub) {
-			sub, compressed = z, true
+			sub, p.Compressed = z, true
 		}
 	}
+	p.Stored = len(sub)
 	dst = AppendVarint(dst, 1, uint64(e.Kind))
 	dst = protowire.AppendBytes(protowire.AppendTag(dst, 2, protowire.BytesType), sub)
-	dst = AppendBool(dst, 3, compressed)
+	dst = AppendBool(dst, 3, p.Compressed)
 	if !e.Time.IsZero() {
 		dst = AppendVarint(dst, fieldTime, protowire.EncodeZigZag(e.Time.UnixNano()))
 	}
@@ -94,7 +112,8 @@ func EncodeEntry(dst []byte, e *Entry) ([]byte, error) {
 		dst = protowire.AppendFixed64(protowire.AppendTag(dst, fieldSeed, protowire.Fixed64Type), e.Seed)
 	}
 	dst = AppendVarint(dst, fieldForeignKeys, uint64(e.ForeignKeys))
-	return AppendBool(dst, fieldHash, e.Hash), nil
+	p.Compressed = p.Compressed || e.Kind == Load
+	return AppendBool(dst, fieldHash, e.Hash), p, nil
 }
 
 // DecodeEntry decodes the data of a log entry, whether this program or rqlite wrote it. An entry

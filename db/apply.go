@@ -94,6 +94,7 @@ func (d *DB) applyRequest(e *command.Entry) (*command.Response, error) {
 	if err != nil {
 		return nil, err
 	}
+	d.count.applied(e.Request, r.resp)
 	if c.tainted {
 		if err := d.reopenWriter(); err != nil {
 			return nil, err

@@ -168,7 +168,9 @@ func (d *DB) startCapture(head string) (*Capture, error) {
 	d.track.pending.merge(scan.pages)
 	d.hasher.moved(scan.pages)
 	d.track.walEnd = scan.end
+	begun := time.Now()
 	err = d.moveWAL(scan)
+	d.count.checkpoint(begun, err)
 	if err := d.watch(ownCheckpoint); err != nil {
 		return nil, d.giveUp(err)
 	}

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"rqlited/internal/vfs"
 )
@@ -32,7 +33,8 @@ type DB struct {
 	// replacement that did not come to its end. Nothing is done after that.
 	broken atomic.Pointer[error]
 
-	sums atomic.Pointer[sums] // of the main file; changed under mu
+	sums  atomic.Pointer[sums] // of the main file; changed under mu
+	count counters
 
 	writing
 	files
@@ -83,9 +85,11 @@ func Open(path string, cfg Config) (*DB, error) {
 		return nil, fmt.Errorf("open database: %w", err)
 	}
 	d := &DB{path: path, cfg: cfg, fs: cfg.FS, log: cfg.Logger}
+	begun := time.Now()
 	if err := d.open(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open database %s: %w", path, err), d.Close())
 	}
+	d.count.openTime.Store(time.Since(begun).Milliseconds())
 	return d, nil
 }
 
@@ -159,9 +163,11 @@ func (d *DB) openFiles(s *sums) error {
 		return err
 	}
 	d.main, d.hasher = &mainFile{f: f, sums: s, refs: 1}, new(hasher)
-	if d.seen, err = d.writer.walView(); err != nil {
+	now, err := d.writer.walView()
+	if err != nil {
 		return err
 	}
+	d.see(now)
 	size, err := f.Size()
 	if err != nil {
 		return err
@@ -170,6 +176,7 @@ func (d *DB) openFiles(s *sums) error {
 	if err != nil {
 		return err
 	}
+	d.count.pageSize.Store(int64(pageSize))
 	d.track.pages = uint32(size / int64(pageSize))
 	if d.track.pages != s.pages() {
 		return fmt.Errorf("main file has %d pages, and %d checksums", d.track.pages, s.pages())

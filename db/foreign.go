@@ -10,6 +10,7 @@ import "fmt"
 type walView struct {
 	changes   uint32    // goes up with each commit
 	frames    uint32    // committed
+	pages     uint32    // in the database after the last of them
 	salt      [2]uint32 // others each time the WAL is started again
 	moved     uint32    // frames that are in the main file
 	attempted uint32    // the same, set before they are moved
@@ -23,6 +24,7 @@ func (c *conn) walView() (walView, error) {
 	return walView{
 		changes:   uint32(v.changes),
 		frames:    uint32(v.frames),
+		pages:     uint32(v.pages),
 		salt:      [2]uint32{uint32(v.salt[0]), uint32(v.salt[1])},
 		moved:     uint32(v.moved),
 		attempted: uint32(v.attempted),
@@ -66,11 +68,20 @@ func (d *DB) watch(act ownAct) error {
 		return err
 	}
 	seen := d.seen
-	d.seen = now
+	d.see(now)
 	if !act.allows(seen, now) {
 		return fmt.Errorf("%w: %s", ErrForeign, d.path)
 	}
 	return nil
+}
+
+// see notes what the WAL is like now.
+func (d *DB) see(now walView) {
+	d.seen = now
+	if now.frames == 0 {
+		now.pages = 0 // the main file says it
+	}
+	d.count.walPages.Store(now.pages)
 }
 
 // watchApply is watch for a caller that does not hold mu; its error is final.

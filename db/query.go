@@ -33,6 +33,7 @@ func (d *DB) Query(ctx context.Context, req *command.Request) (*command.Response
 		return nil, err
 	}
 	resp, err := queryAll(ctx, limited, c.conn, req)
+	d.count.queried(req, resp)
 	return resp, errors.Join(err, d.giveBack(d.readers, c))
 }
 

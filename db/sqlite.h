@@ -110,6 +110,7 @@ typedef struct {
 typedef struct {
 	uint32_t changes; // goes up with each commit
 	uint32_t frames;  // committed
+	uint32_t pages;   // in the database after the last of them
 	uint32_t salt[2]; // others each time the WAL is started again
 	uint32_t moved;   // frames that are in the main file
 	uint32_t attempted; // the same, set before they are moved

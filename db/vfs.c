@@ -497,6 +497,7 @@ int db_wal_view(sqlite3 *db, db_view *out) {
 	const uint32_t *words = (const uint32_t *)region;
 	out->changes = __atomic_load_n(&words[2], __ATOMIC_RELAXED);
 	out->frames = __atomic_load_n(&words[4], __ATOMIC_RELAXED);
+	out->pages = __atomic_load_n(&words[5], __ATOMIC_RELAXED);
 	out->salt[0] = __atomic_load_n(&words[8], __ATOMIC_RELAXED);
 	out->salt[1] = __atomic_load_n(&words[9], __ATOMIC_RELAXED);
 	out->moved = __atomic_load_n(&words[24], __ATOMIC_RELAXED);

@@ -15,15 +15,20 @@ type answer struct {
 	conn  *http.ResponseController
 	wait  time.Duration
 	begun bool
+	code  int   // that was sent, or will be
+	sent  int64 // bytes of the body
 }
 
 func newAnswer(w http.ResponseWriter, wait time.Duration) *answer {
-	a := &answer{ResponseWriter: w, conn: http.NewResponseController(w), wait: wait}
+	a := &answer{ResponseWriter: w, conn: http.NewResponseController(w), wait: wait, code: http.StatusOK}
 	_ = a.conn.SetWriteDeadline(time.Time{}) // that of the request before, on the same connection, is over
 	return a
 }
 
 func (a *answer) WriteHeader(code int) {
+	if !a.begun {
+		a.code = code
+	}
 	a.begun = true
 	a.ResponseWriter.WriteHeader(code)
 }
@@ -37,6 +42,7 @@ func (a *answer) Write(b []byte) (int, error) {
 		n, err := a.ResponseWriter.Write(part)
 		a.unbound()
 		written += n
+		a.sent += int64(n)
 		if err != nil || written == len(b) {
 			return written, err
 		}

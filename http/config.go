@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"rqlited/command"
+	"rqlited/internal/certs"
 	"rqlited/store"
 )
 
@@ -99,7 +100,30 @@ func (c QueueConfig) withDefaults() QueueConfig {
 	return c
 }
 
-// Config configures a Server. NewServer copies it. The maps must not change afterwards.
+// Monitoring is what other packages know and the Server tells. The maps must not change.
+type Monitoring struct {
+	// Status holds parts of /status by name. Each function is called for every request and returns
+	// what encoding/json can encode. It may also return nil, if there is nothing yet, or an error. The
+	// part replaces the Server's own of that name.
+	Status map[string]func() any
+
+	// Vars holds maps of counters for /debug/vars by name. What they count is told by /metrics too. The
+	// names of varNames that are missing in them are 0.
+	Vars map[string]func() map[string]int64
+
+	// Metrics returns the numbers that are no counters, for /metrics, and whether the store is open.
+	// It is called often, and must not wait for anything.
+	Metrics func() (store.Metrics, bool)
+
+	// Pools returns the connections to other nodes, by their addresses, for /status; nil if there
+	// are none to tell of.
+	Pools func() any
+
+	// Certificates are what the ports with TLS show, by "http" and "node".
+	Certificates map[string]*certs.Identity
+}
+
+// Config configures a Server. NewServer copies it.
 type Config struct {
 	Version     string // in the header X-Rqlite-Version
 	Addr        string // advertised HTTP address, host:port
@@ -112,16 +136,7 @@ type Config struct {
 
 	Auth Authorizer // nil allows everything
 
-	// Status holds parts of /status by name, and Vars variables of /debug/vars. Each function is
-	// called for every request and returns what encoding/json can encode. A part of /status may
-	// also be nil, if there is nothing yet, or an error; it replaces the Server's own part of
-	// that name.
-	Status map[string]func() any
-	Vars   map[string]func() any
-
-	// Pools returns the connections to other nodes, by their addresses, for /status; nil if there
-	// are none to tell of.
-	Pools func() any
+	Monitoring
 
 	Limits Limits
 	Queue  QueueConfig
@@ -138,6 +153,9 @@ func (c Config) withDefaults() Config {
 	c.Build.Commit = cmp.Or(c.Build.Commit, "unknown")
 	c.Build.Time = cmp.Or(c.Build.Time, "unknown")
 	c.Build.Compiler = cmp.Or(c.Build.Compiler, "unknown")
+	if c.Metrics == nil {
+		c.Metrics = func() (store.Metrics, bool) { return store.Metrics{}, false }
+	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}

@@ -74,6 +74,9 @@ type queueStats struct {
 	timeouts atomic.Int64 // batches sent when their time had come
 	received atomic.Int64 // statements
 	sent     atomic.Int64 // statements carried out
+	full     atomic.Int64 // requests refused for want of room
+	decided  atomic.Int64 // requests
+	waited   atomic.Int64 // µs that these were in the queue
 }
 
 // newQueue returns a queue whose first sequence number is first.
@@ -99,6 +102,7 @@ func (q *queue) add(ctx context.Context, w *queuedWrite) error {
 		select {
 		case <-space:
 		case <-ctx.Done():
+			q.stats.full.Add(1)
 			return &statusError{http.StatusServiceUnavailable,
 				fmt.Sprintf("write queue is full: it holds %d requests and %d bytes", q.cfg.Capacity, q.cfg.Bytes)}
 		}
@@ -259,6 +263,8 @@ func (q *queue) decide(writes []*queuedWrite, err error) (more bool) {
 		q.held--
 		q.bytes -= w.bytes
 		q.decided = w.seq
+		q.stats.decided.Add(1)
+		q.stats.waited.Add(time.Since(w.at).Microseconds())
 		w.err = err
 		close(w.done)
 	}
@@ -323,9 +329,24 @@ func (q *queue) status() map[string]any {
 // vars returns the "queue" map of /debug/vars.
 func (q *queue) vars() map[string]int64 {
 	return map[string]int64{
+		"num_decided": q.stats.decided.Load(),
 		"num_flush":   q.stats.flushes.Load(),
+		"num_full":    q.stats.full.Load(),
 		"num_timeout": q.stats.timeouts.Load(),
 		"objects_rx":  q.stats.received.Load(),
 		"objects_tx":  q.stats.sent.Load(),
+		"wait_us":     q.stats.waited.Load(),
 	}
+}
+
+// queueLoad is how full a queue is.
+type queueLoad struct {
+	requests int
+	bytes    int64
+}
+
+func (q *queue) load() queueLoad {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return queueLoad{q.held, q.bytes}
 }

@@ -50,6 +50,7 @@ func (s *Server) table() []route {
 		{path: "/nodes", prefix: true, methods: get, perms: status, ctype: jsonType, count: noCounter, serve: s.nodes},
 		{path: "/leader", methods: getPost, perms: []string{"leader-ops"}, ctype: jsonType, count: noCounter, serve: s.leader},
 		{path: "/readyz", prefix: true, methods: get, perms: []string{"ready"}, ctype: textType, count: readyChecks, serve: s.readyz},
+		{path: "/metrics", methods: get, perms: status, count: noCounter, serve: s.scrape},
 		{path: "/debug/vars", perms: status, ctype: jsonType, count: noCounter, serve: s.vars},
 		{path: "/debug/pprof/cmdline", perms: status, count: noCounter, serve: plain(pprof.Cmdline)},
 		{path: "/debug/pprof/profile", perms: status, count: noCounter, serve: plain(pprof.Profile)},

@@ -21,6 +21,7 @@ type Server struct {
 
 	routes   []route // immutable
 	counters counters
+	metrics  *metrics
 	queue    *queue
 	started  time.Time
 	srv      *http.Server
@@ -32,6 +33,7 @@ func NewServer(cfg Config, db Database, n Node, p Peers) *Server {
 	s.log = s.cfg.Logger
 	s.routes = s.table()
 	s.queue = newQueue(s.cfg.Queue, db, n, s.log, &s.counters, uint64(s.started.UnixNano()))
+	s.metrics = newMetrics(s)
 	s.srv = &http.Server{
 		Handler:           s,
 		ReadHeaderTimeout: s.cfg.Limits.Stall,
@@ -82,6 +84,8 @@ func (s *Server) Shutdown(ctx context.Context) error {
 // anything that an endpoint does, in this order.
 func (s *Server) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	w := newAnswer(rw, s.cfg.Limits.Stall)
+	rt, found := s.route(r.URL.Path)
+	defer s.metrics.begin(w, r, rt)()
 	defer w.end()
 	defer s.survive(w, r)
 	s.setHeaders(w.Header())
@@ -94,8 +98,7 @@ func (s *Server) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, err)
 		return
 	}
-	rt, ok := s.route(r.URL.Path)
-	if !ok {
+	if !found {
 		w.WriteHeader(http.StatusNotFound)
 		return
 	}

@@ -107,38 +107,70 @@ func TestStatusBroken(t *testing.T) {
 
 func TestVars(t *testing.T) {
 	f := newFixture()
-	f.cfg.Vars = map[string]func() any{
-		"store": func() any {
-			return struct {
-				Restores  int `json:"num_restores"`
-				Snapshots int `json:"num_snapshots"`
-				Joins     int `json:"num_joins"`
-			}{1, 2, 3}
-		},
+	f.cfg.Vars = map[string]func() map[string]int64{
+		"ours":  func() map[string]int64 { return map[string]int64{"b": 1, "a": -2} },
+		"proxy": func() map[string]int64 { return map[string]int64{"remote_backups": 3, "zz": 4} },
 	}
-	const counters = `{"auth_fail": 0, "auth_ok": 1, "execute_stmts_rx": 0, "executions": 0, "leader_not_found": 0, "num_readyz": 0, "num_status": 0, ` +
-		`"panics": 0, "queries": 0, "query_stmts_rx": 0, ` +
-		`"queued_executions": 0, "queued_executions_failed": 0, "queued_executions_found": 0, "queued_executions_leadership_lost": 0, "queued_executions_no_leader": 0, "queued_executions_not_leader": 0, "queued_executions_num_stmts_rx": 0, "queued_executions_num_stmts_tx": 0, "queued_executions_ok": 0, "queued_executions_refused": 0, "queued_executions_repeated": 0, "queued_executions_stmt_errors": 0, "queued_executions_unknown_error": 0, "queued_executions_wait": 0, "queued_executions_wait_timeout": 0, ` +
-		`"request_stmts_rx": 0, "requests": 0, "user_snapshots": 0}`
-	check(t, f.do(t, "GET", "/debug/vars?key=store", ""), http.StatusOK, "{\n\"store\": {\"num_joins\": 3, \"num_restores\": 1, \"num_snapshots\": 2}\n}\n")
-	check(t, f.do(t, "GET", "/debug/vars?key=http", ""), http.StatusOK, "{\n\"http\": "+counters+"\n}\n")
+	check(t, f.do(t, "GET", "/debug/vars?key=ours", ""), http.StatusOK, "{\n\"ours\": {\"a\": -2, \"b\": 1}\n}\n")
+	check(t, f.do(t, "GET", "/debug/vars?key=proxy&pretty", ""), http.StatusOK,
+		"{\n\"proxy\": {\"remote_backups\": 3, \"remote_executions\": 0, \"remote_executions_failed\": 0, \"remote_loads\": 0, \"remote_queries\": 0, "+
+			"\"remote_queries_failed\": 0, \"remote_remove_node\": 0, \"remote_requests\": 0, \"remote_requests_failed\": 0, \"remote_stepdowns\": 0, \"zz\": 4}\n}\n")
 	check(t, f.do(t, "GET", "/debug/vars?key=nothing", ""), http.StatusOK, "{\n\n}\n")
+	check(t, f.do(t, "POST", "/debug/vars?key=nothing", ""), http.StatusOK, "{\n\n}\n")
 
 	all := text(t, f.do(t, "GET", "/debug/vars", ""))
 	var vars map[string]json.RawMessage
 	if err := json.Unmarshal([]byte(all), &vars); err != nil {
 		t.Fatal(err)
 	}
-	names := regexp.MustCompile(`(?m)^"([a-z]+)": `).FindAllStringSubmatch(all, -1)
-	got := make([]string, 0, len(names))
-	for _, n := range names {
+	var got []string
+	for _, n := range regexp.MustCompile(`(?m)^"([a-z.]+)": `).FindAllStringSubmatch(all, -1) {
 		got = append(got, n[1])
 	}
-	if want := []string{"cmdline", "http", "memstats", "queue", "store"}; !slices.Equal(got, want) {
+	want := []string{
+		"cdc.service", "cluster", "cmdline", "db", "db.wal", "downloader", "http", "memstats", "mux", "ours", "proto", "proxy", "queue",
+		"snapshot", "snapshot.plan", "sql.processor", "store", "uploader",
+	}
+	if !slices.Equal(got, want) {
 		t.Errorf("variables = %v; want %v", got, want)
 	}
 	if want, _ := json.Marshal(os.Args); string(vars["cmdline"]) != string(want) {
 		t.Errorf("cmdline = %s; want %s", vars["cmdline"], want)
+	}
+}
+
+// TestVarsComplete compares the names with what rqlite answers, and the form with that of package expvar. No
+// other part tells anything yet: the names are there from the start.
+func TestVarsComplete(t *testing.T) {
+	data, err := os.ReadFile("testdata/debug_vars.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var theirs, ours map[string]json.RawMessage
+	if err := json.Unmarshal(data, &theirs); err != nil {
+		t.Fatal(err)
+	}
+	body := text(t, newFixture().do(t, "GET", "/debug/vars", ""))
+	if err := json.Unmarshal([]byte(body), &ours); err != nil {
+		t.Fatal(err)
+	}
+	line := regexp.MustCompile(`^"[a-z.]+": \{("[a-z0-9_]+": \d+(, )?)+\},?$`)
+	for l := range strings.SplitSeq(body, "\n") {
+		other := strings.HasPrefix(l, `"cmdline": [`) || strings.HasPrefix(l, `"memstats": {"`)
+		if strings.HasPrefix(l, `"`) && !other && !line.MatchString(l) {
+			t.Errorf("line %s", l)
+		}
+	}
+	for name, text := range theirs {
+		var known, told map[string]int64
+		if err := errors.Join(json.Unmarshal(text, &known), json.Unmarshal(ours[name], &told)); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		for counter := range known {
+			if v, ok := told[counter]; !ok || v != 0 && counter != "auth_ok" {
+				t.Errorf("%s.%s = %d, %v; want 0, as nothing has happened", name, counter, v, ok)
+			}
+		}
 	}
 }
 

@@ -14,67 +14,88 @@ import (
 // vars serves /debug/vars, in the layout of package expvar: a variable a line, and spaces after
 // the colons and commas of maps of counters.
 func (s *Server) vars(w http.ResponseWriter, c *call) error {
-	all := s.variables()
-	names := slices.Sorted(maps.Keys(all))
-	if key := c.params.get("key"); key != "" {
-		names = slices.DeleteFunc(names, func(name string) bool { return name != key })
+	all, err := s.variables(c.params.get("key"))
+	if err != nil {
+		return err
 	}
 	var out bytes.Buffer
 	out.WriteString("{\n")
-	for i, name := range names {
+	for i, name := range slices.Sorted(maps.Keys(all)) {
 		if i > 0 {
 			out.WriteString(",\n")
 		}
-		text, err := json.Marshal(all[name]())
-		if err != nil {
-			return fmt.Errorf("encode variable %s: %w", name, err)
-		}
-		if name != "memstats" {
-			if text, err = spaced(text); err != nil {
-				return fmt.Errorf("encode variable %s: %w", name, err)
-			}
-		}
-		fmt.Fprintf(&out, "%q: %s", name, text)
+		fmt.Fprintf(&out, "%q: %s", name, all[name])
 	}
 	out.WriteString("\n}\n")
 	_, _ = w.Write(out.Bytes()) // a client that has gone needs no answer
 	return nil
 }
 
-// variables returns the functions that tell the variables, by name: those that the process itself
-// has and those of Config.
-func (s *Server) variables() map[string]func() any {
-	all := map[string]func() any{
-		"cmdline": func() any { return os.Args },
-		"http":    func() any { return s.counters.stats() },
-		"queue":   func() any { return s.queue.vars() },
-		"memstats": func() any {
-			m := new(runtime.MemStats)
-			runtime.ReadMemStats(m)
-			return m
-		},
+// variables returns the JSON of the variable of that name, or of all if name is empty, by name.
+func (s *Server) variables(name string) (map[string][]byte, error) {
+	all := map[string][]byte{}
+	for _, known := range s.counterMaps() {
+		if name == "" || name == known {
+			all[known] = spaced(s.counted(known))
+		}
 	}
-	maps.Copy(all, s.cfg.Vars)
-	return all
+	for known, value := range map[string]func() any{
+		"cmdline":  func() any { return os.Args },
+		"memstats": func() any { m := new(runtime.MemStats); runtime.ReadMemStats(m); return m },
+	} {
+		if name != "" && name != known {
+			continue
+		}
+		text, err := json.Marshal(value())
+		if err != nil {
+			return nil, fmt.Errorf("encode variable %s: %w", known, err)
+		}
+		all[known] = text
+	}
+	return all, nil
 }
 
-// spaced returns an object's JSON with its keys sorted and a space after each colon and comma
-// between its members. Any other value is returned as it is.
-func spaced(text []byte) ([]byte, error) {
-	if len(text) == 0 || text[0] != '{' {
-		return text, nil
+// counterMaps returns the names of all maps of counters.
+func (s *Server) counterMaps() []string {
+	names := map[string]bool{}
+	for name := range varNames {
+		names[name] = true
 	}
-	var members map[string]json.RawMessage
-	if err := json.Unmarshal(text, &members); err != nil {
-		return nil, err
+	for name := range s.cfg.Vars {
+		names[name] = true
 	}
+	return slices.Collect(maps.Keys(names))
+}
+
+// counted returns the map of counters of that name: what is counted, and 0 for the other names in varNames.
+func (s *Server) counted(name string) map[string]int64 {
+	m := make(map[string]int64)
+	for _, counter := range varNames[name] {
+		m[counter] = 0
+	}
+	switch name {
+	case "http":
+		maps.Copy(m, s.counters.stats())
+		if id := s.cfg.Certificates["http"]; id != nil {
+			m["tls_cert_fetched"] = id.Handshakes()
+		}
+	case "queue":
+		maps.Copy(m, s.queue.vars())
+	}
+	if count := s.cfg.Vars[name]; count != nil {
+		maps.Copy(m, count())
+	}
+	return m
+}
+
+// spaced returns the JSON of a map of counters, with its names sorted and a space after each colon and comma.
+func spaced(m map[string]int64) []byte {
 	out := []byte{'{'}
-	for i, name := range slices.Sorted(maps.Keys(members)) {
+	for i, name := range slices.Sorted(maps.Keys(m)) {
 		if i > 0 {
 			out = append(out, ", "...)
 		}
-		out = append(appendString(out, name), ": "...)
-		out = append(out, members[name]...)
+		out = fmt.Appendf(appendString(out, name), ": %d", m[name])
 	}
-	return append(out, '}'), nil
+	return append(out, '}')
 }

@@ -96,7 +96,9 @@ func (s *Store) compactAlone(ctx context.Context, plan func(chain []link) []rewr
 	for i := range plans {
 		var copying bool
 		if copying, err = s.room(&plans[i]); err == nil {
+			begun := time.Now()
 			err = s.rewrite(ctx, &plans[i], copying)
+			s.count.rewriting.Add(time.Since(begun).Milliseconds())
 		}
 		if !errors.Is(err, ErrNoRoom) && !errors.Is(err, syscall.ENOSPC) {
 			return err

@@ -1,6 +1,9 @@
 package snapshot
 
-import "sync/atomic"
+import (
+	"sync/atomic"
+	"time"
+)
 
 // counters counts what has happened since Open.
 type counters struct {
@@ -15,6 +18,8 @@ type counters struct {
 	written     atomic.Int64
 	damaged     atomic.Int64
 	readers     atomic.Int64 // open now
+	rewriting   atomic.Int64 // ms spent on compactions and merges
+	newest      atomic.Int64 // when the head was published, in ns since 1970; 0 if there is none
 }
 
 // published counts a snapshot that has been published.
@@ -29,6 +34,7 @@ func (c *counters) published(k *Sink) {
 		c.images.Add(1)
 	}
 	c.changed.Add(h.streamSize())
+	c.newest.Store(time.Now().UnixNano())
 }
 
 // Stats describes a Store for people and for monitoring.
@@ -41,6 +47,10 @@ type Stats struct {
 	Superseded int      `json:"superseded"`       // snapshots that are kept for the grace period
 	Readers    int64    `json:"readers"`          // open now
 	Failed     string   `json:"failed,omitempty"` // why nothing is published any more
+
+	// Time is when the head was published; if that was before Open, when its newest file was written.
+	Time time.Time `json:"time,omitzero"`
+
 	Work
 }
 
@@ -53,7 +63,8 @@ type Work struct {
 	Compactions        int64 `json:"compactions"`         // chains rewritten in full or in part
 	Merges             int64 `json:"merges"`              // the latter
 	CompactionsSkipped int64 `json:"compactions_skipped"` // for want of space
-	Damaged            int64 `json:"damaged"`             // files found damaged
+	CompactionTime     int64 `json:"compaction_ms"`
+	Damaged            int64 `json:"damaged"` // files found damaged
 
 	BytesChanged   int64 `json:"bytes_changed"`   // of the snapshots published
 	BytesCompacted int64 `json:"bytes_compacted"` // written by compactions and merges
@@ -73,11 +84,15 @@ func (s *Store) Stats() Stats {
 			Compactions:        s.count.compactions.Load(),
 			Merges:             s.count.merges.Load(),
 			CompactionsSkipped: s.count.skipped.Load(),
+			CompactionTime:     s.count.rewriting.Load(),
 			Damaged:            s.count.damaged.Load(),
 			BytesChanged:       s.count.changed.Load(),
 			BytesCompacted:     s.count.compacted.Load(),
 			BytesWritten:       s.count.written.Load(),
 		},
+	}
+	if at := s.count.newest.Load(); at != 0 {
+		st.Time = time.Unix(0, at).UTC()
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

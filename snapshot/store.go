@@ -67,6 +67,11 @@ func Open(dir string, cfg Config) (*Store, error) {
 		woken:      make(chan struct{}, 1),
 		done:       make(chan struct{}),
 	}
+	if head := found.man.head(); head != nil {
+		if info, err := s.fs.Stat(filepath.Join(dir, head.File)); err == nil {
+			s.count.newest.Store(info.ModTime.UnixNano())
+		}
+	}
 	go s.maintain()
 	return s, nil
 }

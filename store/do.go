@@ -139,11 +139,13 @@ func (s *Store) propose(ctx context.Context, e *command.Entry) (*command.Respons
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
+	begun := time.Now()
 	var f raft.ApplyFuture
 	err = s.await(ctx, func() raft.Future {
 		f = s.raft.Apply(data, s.cfg.Raft.ApplyTimeout)
 		return f
 	})
+	s.counters.proposed(begun, err)
 	if err != nil {
 		return nil, proposalError(err) // f may still be on its way
 	}
@@ -159,11 +161,11 @@ func (s *Store) encode(e *command.Entry) ([]byte, error) {
 	if e.Seed == 0 {
 		e.Seed = newSeed()
 	}
-	data, err := command.EncodeEntry(nil, e)
+	data, packing, err := command.PackEntry(nil, e)
 	if err != nil {
 		return nil, &RequestError{err.Error()}
 	}
-	s.counters.commands.Add(1)
+	s.counters.packed(packing)
 	return data, nil
 }
 

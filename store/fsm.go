@@ -89,6 +89,7 @@ func (f *fsm) Apply(l *raft.Log) any {
 	defer f.turn.give()
 	start := time.Now()
 	resp, err := f.apply(l)
+	f.counters.applies.Add(1)
 	f.counters.applyTime.Add(time.Since(start).Microseconds())
 	if err != nil && f.failure.get() != nil {
 		return outcome{err: fmt.Errorf("%w: %w", ErrUnknown, err)}

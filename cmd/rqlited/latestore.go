@@ -153,10 +153,21 @@ func (l *lateStore) status() any {
 	return status
 }
 
-// counters returns the "store" map of /debug/vars.
-func (l *lateStore) counters() any {
-	if st := l.store.Load(); st != nil {
-		return st.Counters()
+// counters returns a function that returns what of counts, and nothing while there is no store.
+func (l *lateStore) counters(of func(*store.Store) map[string]int64) func() map[string]int64 {
+	return func() map[string]int64 {
+		if st := l.store.Load(); st != nil {
+			return of(st)
+		}
+		return nil
 	}
-	return map[string]int64{}
+}
+
+// metrics returns the numbers for /metrics, and whether there are any.
+func (l *lateStore) metrics() (m store.Metrics, open bool) {
+	st := l.store.Load()
+	if st == nil {
+		return m, false
+	}
+	return st.Metrics(), true
 }

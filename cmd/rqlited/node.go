@@ -55,7 +55,7 @@ type node struct {
 	log *slog.Logger
 
 	users   *auth.Store // nil without a credentials file
-	peerTLS cluster.TLS
+	tls     openedTLS
 	mux     *cluster.Mux
 	client  *cluster.Client
 	service *cluster.Service
@@ -116,11 +116,10 @@ func (n *node) readUsers() error {
 // listen opens both ports and settles what others are told about them.
 func (n *node) listen() (web net.Listener, err error) {
 	n.cfg.warnTLS(n.log)
-	var webTLS *tls.Config
-	if webTLS, n.peerTLS, err = n.cfg.openTLS(n.log); err != nil {
+	if n.tls, err = n.cfg.openTLS(n.log); err != nil {
 		return nil, err
 	}
-	cfg := cluster.Config{Addr: n.cfg.raft.bind, TLS: n.peerTLS, Logger: n.log}
+	cfg := cluster.Config{Addr: n.cfg.raft.bind, TLS: n.tls.node, Logger: n.log}
 	if !n.cfg.raft.anyPort() {
 		cfg.Advertise = n.cfg.raft.public()
 	}
@@ -134,8 +133,8 @@ func (n *node) listen() (web net.Listener, err error) {
 	if n.cfg.http.anyPort() {
 		n.cfg.http.advertise = web.Addr().String()
 	}
-	if webTLS != nil {
-		web = tls.NewListener(web, webTLS)
+	if n.tls.web != nil {
+		web = tls.NewListener(web, n.tls.web)
 	}
 	n.cfg.store.NodeID = cmp.Or(n.cfg.store.NodeID, n.cfg.raft.public())
 	return web, nil
@@ -151,7 +150,7 @@ func (n *node) answer(g *errgroup.Group, web net.Listener) {
 			m.CommitIndex = n.late.CommitIndex()
 			return m
 		},
-		TLS:            n.peerTLS,
+		TLS:            n.tls.node,
 		ConnectTimeout: n.cfg.connectTimeout,
 	})
 	router := cluster.NewRouter(n.late, n.client, cluster.RouterConfig{

@@ -5,6 +5,7 @@ import (
 
 	"rqlited/cluster"
 	httpd "rqlited/http"
+	"rqlited/store"
 )
 
 // apiConfig returns the settings of the HTTP API, with the parts of /status and /debug/vars that
@@ -18,19 +19,26 @@ func (n *node) apiConfig(router *cluster.Router) httpd.Config {
 		AllowOrigin: n.cfg.http.allowOrigin,
 		TLS:         n.cfg.http.tls.status(),
 		Build:       httpd.Build{Commit: commit},
-		Status: map[string]func() any{
-			"cluster":    func() any { return n.service.Status() },
-			"extensions": func() any { return map[string][]string{"names": {}} },
-			"mux":        func() any { return n.mux.Status() },
-			"store":      n.late.status,
+		Monitoring: httpd.Monitoring{
+			Status: map[string]func() any{
+				"cluster":    func() any { return n.service.Status() },
+				"extensions": func() any { return map[string]any{"dir": "", "names": []string{}} },
+				"mux":        func() any { return n.mux.Status() },
+				"store":      n.late.status,
+			},
+			Vars: map[string]func() map[string]int64{
+				"cluster":  n.clusterCounters,
+				"db":       n.late.counters((*store.Store).DatabaseCounters),
+				"mux":      n.mux.Counters,
+				"proto":    n.late.counters((*store.Store).EntryCounters),
+				"proxy":    router.Counters,
+				"snapshot": n.late.counters((*store.Store).SnapshotCounters),
+				"store":    n.late.counters((*store.Store).Counters),
+			},
+			Metrics:      n.late.metrics,
+			Pools:        n.pools,
+			Certificates: n.tls.shown,
 		},
-		Vars: map[string]func() any{
-			"cluster": n.clusterCounters,
-			"mux":     func() any { return n.mux.Counters() },
-			"proxy":   func() any { return router.Counters() },
-			"store":   n.late.counters,
-		},
-		Pools:  n.pools,
 		Queue:  n.cfg.http.queue,
 		Logger: n.log,
 	}
@@ -45,7 +53,7 @@ func (n *node) pools() any {
 }
 
 // clusterCounters joins what the two sides of a call count.
-func (n *node) clusterCounters() any {
+func (n *node) clusterCounters() map[string]int64 {
 	counters := n.service.Counters()
 	maps.Copy(counters, n.client.Counters())
 	counters["num_conn_rejected"] = n.mux.Rejected()

@@ -87,33 +87,44 @@ func (s *settings) warnTLS(log *slog.Logger) {
 	}
 }
 
-// openTLS reads the files of both ports. A nil config is that of a port without TLS.
-func (s *settings) openTLS(log *slog.Logger) (web *tls.Config, node cluster.TLS, err error) {
-	log = log.With("component", "tls")
-	var webErr, nodeErr error
-	if h := s.http.tls; h.enabled() {
-		if web, webErr = openPort(h, log, nil); webErr != nil {
-			webErr = fmt.Errorf("TLS of the HTTP API: %w", webErr)
-		}
-	}
-	if n := s.raft.tls; n.enabled() {
-		if node.Listen, nodeErr = openPort(n, log, &node.Dial); nodeErr != nil {
-			nodeErr = fmt.Errorf("TLS between nodes: %w", nodeErr)
-		}
-	}
-	return web, node, errors.Join(webErr, nodeErr)
+// openedTLS are the settings of both ports, nil for one without TLS, and what they show, by "http" and "node".
+type openedTLS struct {
+	web   *tls.Config
+	node  cluster.TLS
+	shown map[string]*certs.Identity
 }
 
-// openPort returns the settings of a port and, through dial unless it is nil, of connections to others.
-func openPort(t tlsSettings, log *slog.Logger, dial *func(host string) *tls.Config) (*tls.Config, error) {
+// openTLS reads the files of both ports.
+func (s *settings) openTLS(log *slog.Logger) (openedTLS, error) {
+	log = log.With("component", "tls")
+	opened := openedTLS{shown: map[string]*certs.Identity{}}
+	var webErr, nodeErr error
+	if h := s.http.tls; h.enabled() {
+		var id *certs.Identity
+		if id, opened.web, webErr = openPort(h, log); webErr != nil {
+			webErr = fmt.Errorf("TLS of the HTTP API: %w", webErr)
+		}
+		opened.shown["http"] = id
+	}
+	if n := s.raft.tls; n.enabled() {
+		var id *certs.Identity
+		if id, opened.node.Listen, nodeErr = openPort(n, log); nodeErr != nil {
+			nodeErr = fmt.Errorf("TLS between nodes: %w", nodeErr)
+		}
+		opened.shown["node"] = id
+		opened.node.Dial = func(host string) *tls.Config { return id.Client(host, n.servers) }
+	}
+	return opened, errors.Join(webErr, nodeErr)
+}
+
+// openPort returns what a port shows, and its settings.
+func openPort(t tlsSettings, log *slog.Logger) (*certs.Identity, *tls.Config, error) {
 	id, err := certs.Open(t.Files, log)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	if dial != nil {
-		*dial = func(host string) *tls.Config { return id.Client(host, t.servers) }
-	}
-	return id.Server(t.clients)
+	cfg, err := id.Server(t.clients)
+	return id, cfg, err
 }
 
 // status describes the TLS of the HTTP API.

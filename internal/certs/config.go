@@ -42,6 +42,7 @@ func (id *Identity) Server(c Clients) (*tls.Config, error) {
 
 // server returns the settings for one handshake.
 func (id *Identity) server(c Clients) *tls.Config {
+	id.handshakes.Add(1)
 	m := id.material()
 	cfg := &tls.Config{
 		MinVersion:   tls.VersionTLS12,

@@ -31,7 +31,8 @@ type Identity struct {
 	files Files
 	log   *slog.Logger
 
-	current atomic.Pointer[material]
+	current    atomic.Pointer[material]
+	handshakes atomic.Int64
 
 	mu     sync.Mutex // held by the one who looks; nobody waits for it
 	looked time.Time  // guarded by mu
@@ -128,6 +129,12 @@ func readFile(name string) ([]byte, error) {
 	}
 	return b, err
 }
+
+// Expires returns when the certificate ends that connections opened now are shown.
+func (id *Identity) Expires() time.Time { return id.material().cert.Leaf.NotAfter }
+
+// Handshakes returns how many connections the settings of Server were used for.
+func (id *Identity) Handshakes() int64 { return id.handshakes.Load() }
 
 // material returns what the files hold, or held when they were last in order. It does not wait for a look that is
 // under way: a slow disk must not keep everybody from connecting.

@@ -3,6 +3,8 @@ package certs_test
 import (
 	"bytes"
 	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -282,6 +284,44 @@ func TestReload(t *testing.T) {
 		late := open(t, old.Write(t, t.TempDir(), "late"), nil)
 		if _, err, _ := shakeOn(t, server, late.Client("host.test", certs.Servers{NoVerify: true})); !says(err, "unknown authority") {
 			t.Errorf("a client of the old authority: %v; want a refusal", err)
+		}
+	})
+}
+
+// TestExpires replaces a certificate that nobody is shown: monitoring learns of the new one all the same.
+func TestExpires(t *testing.T) {
+	a := certstest.NewAuthority(t)
+	synctest.Test(t, func(t *testing.T) {
+		files := a.Write(t, t.TempDir(), "x", "host.test")
+		id := open(t, files, nil)
+		ends := func(pemBytes []byte) time.Time {
+			block, _ := pem.Decode(pemBytes)
+			cert, err := x509.ParseCertificate(block.Bytes)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return cert.NotAfter
+		}
+		first, err := os.ReadFile(files.Cert)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := id.Expires(); !got.Equal(ends(first)) {
+			t.Errorf("Expires() = %v; want %v", got, ends(first))
+		}
+		time.Sleep(time.Second) // until the next look is due
+		cert, key := a.Issue(t, "y", "host.test")
+		certstest.Put(t, files.Cert, cert)
+		certstest.Put(t, files.Key, key)
+		if got := id.Expires(); !got.Equal(ends(cert)) || got.Equal(ends(first)) {
+			t.Errorf("Expires() = %v; want %v, and the one before was %v", got, ends(cert), ends(first))
+		}
+		if n := id.Handshakes(); n != 0 {
+			t.Errorf("%d handshakes; want none", n)
+		}
+		_, _, _ = shakeOn(t, serverOf(t, id, certs.Clients{}), id.Client("host.test", certs.Servers{}))
+		if n := id.Handshakes(); n != 1 {
+			t.Errorf("%d handshakes; want 1", n)
 		}
 	})
 }

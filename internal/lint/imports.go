@@ -52,6 +52,7 @@ var owners = []owner{
 	{path: "go/parser", dirs: []string{"internal/lint"}},
 	{path: "C", dirs: []string{"db"}},
 	{path: "golang.org/x/crypto/bcrypt", dirs: []string{"auth"}, tests: true},
+	{path: "github.com/prometheus/client_golang", dirs: []string{"http"}, tests: true},
 	{path: "github.com/rqlite/go-sqlite3", dirs: []string{"db"}},
 	{path: "github.com/hashicorp/raft-boltdb", dirs: []string{"store"}},
 	{path: "github.com/hashicorp/raft-wal", dirs: []string{"store"}},

@@ -41,6 +41,9 @@ func TestRules(t *testing.T) {
 		{"other log store", "cluster/a.go", `package cluster; import _ "github.com/hashicorp/raft-wal"`, "cluster/a.go:1: only store may import github.com/hashicorp/raft-wal"},
 		{"bolt", "cluster/a.go", `package cluster; import _ "go.etcd.io/bbolt"`, "cluster/a.go:1: only store may import go.etcd.io/bbolt"},
 		{"raft", "http/a.go", `package http; import "github.com/hashicorp/raft"`, "http/a.go:1: only store, snapshot, cluster, internal/bench may import github.com/hashicorp/raft"},
+		{"prometheus", "store/a.go", `package store; import "github.com/prometheus/client_golang/prometheus"`, "store/a.go:1: only http may import github.com/prometheus/client_golang"},
+		{"prometheus of its owner", "http/a.go", `package http; import "github.com/prometheus/client_golang/prometheus/promhttp"`, ""},
+		{"prometheus of a test", "cmd/rqlited/a_test.go", `package main; import "github.com/prometheus/client_golang/prometheus/testutil/promlint"`, ""},
 		{"raft where it is known", "cluster/a.go", `package cluster; import "github.com/hashicorp/raft"`, ""},
 
 		{"long file", "db/a.go", "package db\n" + strings.Repeat("\n", 800), "db/a.go: 801 lines, limit is 800"},

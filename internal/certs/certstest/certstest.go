@@ -88,11 +88,12 @@ func template(tb testing.TB, commonName string) *x509.Certificate {
 	if err != nil {
 		tb.Fatal(err)
 	}
+	lifetime := time.Duration(serial.Int64()%1_000_000) * time.Second // which tells two of them apart
 	return &x509.Certificate{
 		SerialNumber: serial,
 		Subject:      pkix.Name{CommonName: commonName},
 		NotBefore:    time.Date(1999, 1, 1, 0, 0, 0, 0, time.UTC), // before the clock of testing/synctest begins
-		NotAfter:     time.Date(2199, 1, 1, 0, 0, 0, 0, time.UTC),
+		NotAfter:     time.Date(2199, 1, 1, 0, 0, 0, 0, time.UTC).Add(lifetime),
 	}
 }
 
