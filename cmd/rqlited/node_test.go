@@ -36,7 +36,7 @@ func start(t *testing.T, args ...string) *process {
 	}
 	args = append([]string{"-log-format", "json", "-http-addr", "127.0.0.1:0", "-raft-addr", "localhost:0"}, args...)
 	go func() {
-		p.code <- run(args, w, p.signals)
+		p.code <- run(args, nil, w, p.signals)
 		w.Close()
 	}()
 	go func() {
