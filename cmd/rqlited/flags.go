@@ -157,12 +157,12 @@ func (s *settings) clusterFlags(fs *flag.FlagSet) {
 	fs.IntVar(&s.form.JoinAttempts, "join-attempts", 5, "passes over the addresses to join")
 	fs.DurationVar(&s.form.JoinInterval, "join-interval", 3*time.Second, "pause between these passes")
 	fs.StringVar(&s.joinAs, "join-as", "", "`user` of this node's credentials file to join and leave as; its password must be there in plain text (default: anonymously)")
-	fs.IntVar(&s.form.BootstrapExpect, "bootstrap-expect", 0, "`number` of nodes that form a new cluster")
+	fs.IntVar(&s.form.BootstrapExpect, "bootstrap-expect", 0, "`number` of nodes, this one included, that form a new cluster together (default: this one alone)")
 	fs.DurationVar(&s.form.BootstrapTimeout, "bootstrap-expect-timeout", 120*time.Second, "bound on forming it")
 	fs.BoolVar(&s.readOnly, "raft-non-voter", false, "join as a read-only node, which has no vote")
 	laterFlags(fs, "disco-mode", "disco-key", "disco-config")
 
-	fs.DurationVar(&s.store.HashCheckInterval, "hash-check-interval", 0, "time between comparisons of all nodes' data by their hashes, which the leader makes; 0 is never")
+	fs.DurationVar(&s.store.HashCheckInterval, "hash-check-interval", 0, "time between comparisons of all nodes' data by their hashes, which the leader makes (default: never)")
 }
 
 func (s *settings) raftFlags(fs *flag.FlagSet) {

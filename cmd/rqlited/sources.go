@@ -155,14 +155,17 @@ func (src *sources) apply(found []setting) {
 	seen := map[string]string{}
 	for _, f := range found {
 		name := src.today(f.flag, f.origin)
-		if before, ok := seen[name]; ok {
-			src.refuse("%s: -%s is set by %s already", f.origin, name, before)
+		if other, ok := seen[name]; ok {
+			src.refuse("%s: -%s is set by %s already", f.origin, name, other)
 			continue
 		}
 		seen[name] = f.origin
 		src.origins[name] = f.origin
+		value := src.fs.Lookup(f.flag).Value
+		before := value.String()
 		if err := src.fs.Set(f.flag, f.value); err != nil {
 			src.refuse("%s: invalid value %q for -%s: %v", f.origin, f.value, f.flag, err)
+			value.Set(before) // a failed Set may leave anything, of which nothing must follow
 		}
 	}
 }
