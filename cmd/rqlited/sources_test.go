@@ -39,9 +39,9 @@ func TestPrecedence(t *testing.T) {
 		{"command line over file", []string{"-raft-snap=1", "d"}, nil, file, threshold, uint64(1)},
 		{"default given over environment", []string{"-raft-snap=8192", "d"}, []string{env}, file, threshold, uint64(8192)},
 		{"empty variable is not set", dir, []string{"RQLITED_RAFT_SNAP="}, file, threshold, uint64(3)},
-		{"new name over old name", []string{"-raft-heartbeat-timeout=1m", "d"}, []string{"RQLITED_RAFT_TIMEOUT=2m"}, "raft-timeout = 3m", heartbeat, time.Minute},
-		{"old name over new name", []string{"-raft-timeout=1m", "d"}, []string{"RQLITED_RAFT_HEARTBEAT_TIMEOUT=2m"}, "", heartbeat, time.Minute},
-		{"old name in the environment", dir, []string{"RQLITED_RAFT_TIMEOUT=2m"}, "raft-heartbeat-timeout = 3m", heartbeat, 2 * time.Minute},
+		{"new name over old name", []string{"-raft-heartbeat-timeout=10ms", "d"}, []string{"RQLITED_RAFT_TIMEOUT=20ms"}, "raft-timeout = 30ms", heartbeat, 10 * time.Millisecond},
+		{"old name over new name", []string{"-raft-timeout=10ms", "d"}, []string{"RQLITED_RAFT_HEARTBEAT_TIMEOUT=20ms"}, "", heartbeat, 10 * time.Millisecond},
+		{"old name in the environment", dir, []string{"RQLITED_RAFT_TIMEOUT=20ms"}, "raft-heartbeat-timeout = 30ms", heartbeat, 20 * time.Millisecond},
 		{"list", []string{"-join=a:1", "d"}, []string{"RQLITED_JOIN=b:1,c:1"}, "join = d:1", joins, "[a:1]"},
 		{"list of the environment", dir, []string{"RQLITED_JOIN=b:1,c:1"}, "join = d:1", joins, "[b:1 c:1]"},
 		{"list taken away", []string{"-join=", "d"}, []string{"RQLITED_JOIN=b:1"}, "", joins, "[]"},
@@ -159,9 +159,9 @@ func TestSourceFaults(t *testing.T) {
 
 // TestNotes expects what is harmless to be pointed out, once each.
 func TestNotes(t *testing.T) {
-	writeConfig(t, "# nothing\nraft-timeout = 2s\n")
+	writeConfig(t, "# nothing\nraft-timeout = 200ms\n")
 	env := []string{"RQLITED_HTTP_ADR=x:1", "RQLITED_PORT_4001_TCP=tcp://10.0.0.1:4001", "RQLITED_VERSION=1", "RQLITED_NODE_ID=n", "RQLITED_FK=", "HOME=/root"}
-	s, err := parse([]string{"-raft-timeout", "3s", "-config", "rqlited.conf", "d"}, env, io.Discard)
+	s, err := parse([]string{"-raft-timeout", "300ms", "-config", "rqlited.conf", "d"}, env, io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}

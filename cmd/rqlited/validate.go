@@ -105,22 +105,39 @@ func (s *settings) joinFaults() []fault {
 // under a name that is not the flag's.
 func (s *settings) rangeFaults() []fault {
 	var faults []fault
+	raft := s.store.Raft
 	for _, f := range []struct {
-		name  string
-		value time.Duration
+		name         string
+		value, least time.Duration // Raft asks for the least
 	}{
-		{"bootstrap-expect-timeout", s.form.BootstrapTimeout},
-		{"cluster-connect-timeout", s.connectTimeout},
-		{"join-interval", s.form.JoinInterval},
-		{"raft-apply-timeout", s.store.Raft.ApplyTimeout},
-		{"raft-commit-timeout", s.store.Raft.CommitTimeout},
-		{"raft-election-timeout", s.store.Raft.ElectionTimeout},
-		{"raft-heartbeat-timeout", s.store.Raft.HeartbeatTimeout},
-		{"raft-snap-int", s.store.Snapshot.Interval},
+		{"bootstrap-expect-timeout", s.form.BootstrapTimeout, 0},
+		{"cluster-connect-timeout", s.connectTimeout, 0},
+		{"join-interval", s.form.JoinInterval, 0},
+		{"raft-apply-timeout", raft.ApplyTimeout, 0},
+		{"raft-commit-timeout", raft.CommitTimeout, time.Millisecond},
+		{"raft-election-timeout", raft.ElectionTimeout, 5 * time.Millisecond},
+		{"raft-heartbeat-timeout", raft.HeartbeatTimeout, 5 * time.Millisecond},
+		{"raft-snap-int", s.store.Snapshot.Interval, 5 * time.Millisecond},
 	} {
-		if f.value <= 0 {
+		switch {
+		case f.value <= 0:
 			faults = append(faults, refuse(f.name, "-%s must be greater than 0", f.name))
+		case f.value < f.least:
+			faults = append(faults, refuse(f.name, "-%s must be at least %s", f.name, f.least))
 		}
+	}
+	if raft.ElectionTimeout > 0 && raft.ElectionTimeout < raft.HeartbeatTimeout {
+		faults = append(faults, refuse("raft-election-timeout raft-heartbeat-timeout",
+			"-raft-election-timeout (%s) must not be less than -raft-heartbeat-timeout (%s)", raft.ElectionTimeout, raft.HeartbeatTimeout))
+	}
+	switch lease := raft.LeaderLeaseTimeout; {
+	case lease < 0:
+		faults = append(faults, refuse("raft-leader-lease-timeout", "-raft-leader-lease-timeout must not be negative"))
+	case lease > 0 && lease < 5*time.Millisecond:
+		faults = append(faults, refuse("raft-leader-lease-timeout", "-raft-leader-lease-timeout must be 0 or at least 5ms"))
+	case raft.HeartbeatTimeout > 0 && lease > raft.HeartbeatTimeout:
+		faults = append(faults, refuse("raft-leader-lease-timeout raft-heartbeat-timeout",
+			"-raft-leader-lease-timeout (%s) must not be more than -raft-heartbeat-timeout (%s)", lease, raft.HeartbeatTimeout))
 	}
 	if s.http.queue.Capacity < 1 {
 		faults = append(faults, refuse("write-queue-capacity", "-write-queue-capacity must be at least 1"))
@@ -133,9 +150,6 @@ func (s *settings) rangeFaults() []fault {
 	}
 	if v := s.store.HashCheckInterval; v != 0 && v < time.Second {
 		faults = append(faults, refuse("hash-check-interval", "-hash-check-interval must be 0 or at least 1s"))
-	}
-	if s.store.Raft.LeaderLeaseTimeout < 0 {
-		faults = append(faults, refuse("raft-leader-lease-timeout", "-raft-leader-lease-timeout must not be negative"))
 	}
 	if s.form.JoinAttempts <= 0 {
 		faults = append(faults, refuse("join-attempts", "-join-attempts must be greater than 0"))
