@@ -137,6 +137,40 @@ func TestHash(t *testing.T) {
 	}
 }
 
+// TestFlagsInStatus gives flags to a node and finds them in what it says about itself.
+func TestFlagsInStatus(t *testing.T) {
+	p := start(t, "-raft-snap", "1000", "-raft-snap-int", "7s", "-raft-heartbeat-timeout", "300ms", "-raft-election-timeout", "400ms",
+		"-raft-leader-lease-timeout", "200ms", "-raft-commit-timeout", "20ms", "-raft-apply-timeout", "6s", "-raft-reap-node-timeout", "2h",
+		"-raft-reap-read-only-node-timeout", "1h", "-raft-remove-shutdown", "-raft-log-level", "error", "-db-max-ro-conns", "3", "-fk",
+		"-node-id", "n1", t.TempDir())
+	addr := p.await("node starting").HTTP
+	p.await("node started")
+	for key, want := range map[string]string{
+		"node_id": "n1", "snapshot_threshold": "1000", "trailing_logs": "1250", "snapshot_interval": "7s",
+		"heartbeat_timeout": "300ms", "election_timeout": "400ms", "commit_timeout": "20ms", "apply_timeout": "6s",
+		"reap_timeout": "2h0m0s", "reap_read_only_timeout": "1h0m0s", "db_conf.fk_constraints": "true",
+		"raft.config.HeartbeatTimeout": "300000000", "raft.config.ElectionTimeout": "400000000",
+		"raft.config.LeaderLeaseTimeout": "200000000", "raft.config.CommitTimeout": "20000000",
+		"raft.config.SnapshotThreshold": "1000", "raft.config.SnapshotInterval": "7000000000",
+		"raft.config.ShutdownOnRemove": "true", "raft.config.LogLevel": "ERROR",
+		"sqlite3.conn_pool_stats.ro.max_open_connections": "3", "sqlite3.pragmas.rw.foreign_keys": "1",
+	} {
+		resp, err := http.Get("http://" + addr + "/status?key=store." + key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if err != nil || strings.Trim(string(got), `"`) != strings.Trim(want, `"`) {
+			t.Errorf("store.%s of /status = %s, %v; want %s", key, got, err, want)
+		}
+	}
+	p.signals <- syscall.SIGTERM
+	if code, failures := p.end(); code != 0 || len(failures) > 0 {
+		t.Errorf("exit code %d, errors %v; want 0 and none", code, failures)
+	}
+}
+
 // TestStartFails expects the one error that is logged to say why.
 func TestStartFails(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
