@@ -225,3 +225,23 @@ func TestRaftLogLevel(t *testing.T) {
 		})
 	}
 }
+
+// TestCompressedSnapshots adds nodes that need a snapshot from a leader that compresses what it sends. Those
+// that do not compress what they send themselves take it all the same.
+func TestCompressedSnapshots(t *testing.T) {
+	t.Parallel()
+	n := startOne(t, "-compress-snap-transport", "-raft-snap", "1000000")
+	bulk(n, "big", 2000)
+	truncateLog(n)
+	n.execute("UPDATE big SET v = 'later' WHERE id < 10")
+	truncateLog(n)
+	c := cluster{n}
+	for _, flag := range []string{"-compress-snap-transport=true", "-compress-snap-transport=false"} {
+		added := c.join(t, "n"+fmt.Sprint(len(c)+1), flag)
+		if got := (cluster{added}).counter("store", "num_restores"); got != 1 {
+			t.Errorf("%s: num_restores = %d; want 1", flag, got)
+		}
+		c = append(c, added)
+		c.equal()
+	}
+}

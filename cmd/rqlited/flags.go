@@ -177,7 +177,7 @@ func (s *settings) raftFlags(fs *flag.FlagSet) {
 	fs.Uint64Var(&s.store.Snapshot.Threshold, "raft-snap", 8192, "`number` of log entries after which a snapshot is taken")
 	fs.Uint64Var(&s.snapWALSize, "raft-snap-wal-size", 4<<20, "size of the SQLite WAL in `bytes` at which a snapshot is taken; 0 is never")
 	fs.DurationVar(&s.store.Snapshot.Interval, "raft-snap-int", 10*time.Second, "time between checks whether a snapshot is due")
-	laterFlags(fs, "compress-snap-transport")
+	fs.BoolVar(&r.CompressSnaps, "compress-snap-transport", false, "compress snapshots that are sent to other nodes")
 
 	fs.BoolVar(&r.ShutdownOnRemove, "raft-remove-shutdown", false, "stop when removed from the cluster")
 	fs.BoolVar(&s.leave, "raft-cluster-remove-shutdown", false, "leave the cluster when stopping")

@@ -20,12 +20,7 @@ import (
 // TestCommandLine is the table of what each way to call the program says and returns, for the ways
 // that start nothing.
 func TestCommandLine(t *testing.T) {
-	fatal := func(faults ...string) string { return faultsError(faults).Error() + "\n" }
-	tests := []struct {
-		args string // separated by spaces; ~ stands for an empty argument
-		code int
-		want string // the whole output, or its first line if usage follows
-	}{
+	for _, tt := range []commandLine{
 		{"", 1, "rqlited: failed to parse command-line flags: missing required argument: DataPath\n"},
 		{"~", 1, fatal("data directory path is required")},
 		{"-fk", 1, fatal("data directory path is required")},
@@ -80,6 +75,20 @@ func TestCommandLine(t *testing.T) {
 		{"-hash-check-interval 5 d", 2, `invalid value "5" for flag -hash-check-interval: parse error`},
 		{"-raft-leader-lease-timeout -1s d", 1, fatal("-raft-leader-lease-timeout must not be negative")},
 		{"-raft-snap-wal-size 9223372036854775808 d", 1, fatal("-raft-snap-wal-size is too large")},
+		{"-raft-reap-node-timeout 0s -http-addr x -raft-addr y -cdc-config a ~", 1, fatal( // all at once, in rqlite's order
+			"-raft-reap-node-timeout must be greater than 0",
+			"data directory path is required",
+			"HTTP bind address not valid",
+			"raft bind address not valid",
+			"-cdc-config is not supported yet")},
+	} {
+		tt.check(t)
+	}
+}
+
+// TestFeatureFaults is the part of it that is about TLS and about what is missing.
+func TestFeatureFaults(t *testing.T) {
+	for _, tt := range []commandLine{
 		{"-cdc-config x d", 1, fatal("-cdc-config is not supported yet")},
 		{"-http-cert /no/a d", 1, fatal("either both -http-cert and -http-key must be set, or neither", "-http-cert: /no/a does not exist")},
 		{"-node-key /no/a d", 1, fatal("either both -node-cert and -node-key must be set, or neither", "-node-key: /no/a does not exist")},
@@ -102,28 +111,34 @@ func TestCommandLine(t *testing.T) {
 		{"-http-verify-client d", 1, fatal("-http-verify-client requires -http-cert and -http-key")},
 		{"-node-verify-client d", 1, fatal("-node-verify-client requires -node-cert and -node-key")},
 		{"-node-ca-cert /no/c d", 1, fatal("-node-ca-cert requires -node-cert and -node-key", "-node-ca-cert: /no/c does not exist")},
-
-		{"-raft-reap-node-timeout 0s -http-addr x -raft-addr y -cdc-config a ~", 1, fatal( // all at once, in rqlite's order
-			"-raft-reap-node-timeout must be greater than 0",
-			"data directory path is required",
-			"HTTP bind address not valid",
-			"raft bind address not valid",
-			"-cdc-config is not supported yet")},
-	}
-	for _, tt := range tests {
-		t.Run(tt.args, func(t *testing.T) {
-			var out bytes.Buffer
-			code := run(split(tt.args), nil, &out, nil)
-			got := out.String()
-			if !strings.HasSuffix(tt.want, "\n") {
-				got, _, _ = strings.Cut(got, "\n")
-			}
-			if code != tt.code || got != tt.want {
-				t.Errorf("exit code %d, output %q; want %d, %q", code, got, tt.code, tt.want)
-			}
-		})
+	} {
+		tt.check(t)
 	}
 }
+
+// commandLine is a way to call the program, and what it says and returns.
+type commandLine struct {
+	args string // separated by spaces; ~ stands for an empty argument
+	code int
+	want string // the whole output, or its first line if there may be more
+}
+
+func (l commandLine) check(t *testing.T) {
+	t.Helper()
+	t.Run(l.args, func(t *testing.T) {
+		var out bytes.Buffer
+		code := run(split(l.args), nil, &out, nil)
+		got := out.String()
+		if !strings.HasSuffix(l.want, "\n") {
+			got, _, _ = strings.Cut(got, "\n")
+		}
+		if code != l.code || got != l.want {
+			t.Errorf("exit code %d, output %q; want %d, %q", code, got, l.code, l.want)
+		}
+	})
+}
+
+func fatal(faults ...string) string { return faultsError(faults).Error() + "\n" }
 
 // split makes arguments of a line; ~ stands for an empty one.
 func split(line string) []string {

@@ -23,7 +23,6 @@ var later = []laterFlag{
 	{"auto-vacuum-int", time.Duration(0), "", "time between automatic VACUUMs (default: never)"},
 	{"auto-optimize-int", 24 * time.Hour, "0s", "time between automatic PRAGMA optimize"},
 	{"cdc-config", "", "", "`file` that configures change data capture"},
-	{"compress-snap-transport", false, "", "compress snapshots that are sent to other nodes"},
 	{"disco-mode", "", "", "`way` to find other nodes: consul-kv, etcd-kv, dns or dns-srv"},
 	{"disco-key", "rqlite", "", "key `prefix` of discovery"},
 	{"disco-config", "", "", "`file` that configures discovery"},

@@ -141,7 +141,7 @@ func TestHash(t *testing.T) {
 func TestFlagsInStatus(t *testing.T) {
 	p := start(t, "-raft-snap", "1000", "-raft-snap-int", "7s", "-raft-heartbeat-timeout", "300ms", "-raft-election-timeout", "400ms",
 		"-raft-leader-lease-timeout", "200ms", "-raft-commit-timeout", "20ms", "-raft-apply-timeout", "6s", "-raft-reap-node-timeout", "2h",
-		"-raft-reap-read-only-node-timeout", "1h", "-raft-remove-shutdown", "-raft-log-level", "error", "-db-max-ro-conns", "3", "-fk",
+		"-raft-reap-read-only-node-timeout", "1h", "-raft-remove-shutdown", "-compress-snap-transport", "-raft-log-level", "error", "-db-max-ro-conns", "3", "-fk",
 		"-node-id", "n1", t.TempDir())
 	addr := p.await("node starting").HTTP
 	p.await("node started")
@@ -152,7 +152,7 @@ func TestFlagsInStatus(t *testing.T) {
 		"raft.config.HeartbeatTimeout": "300000000", "raft.config.ElectionTimeout": "400000000",
 		"raft.config.LeaderLeaseTimeout": "200000000", "raft.config.CommitTimeout": "20000000",
 		"raft.config.SnapshotThreshold": "1000", "raft.config.SnapshotInterval": "7000000000",
-		"raft.config.ShutdownOnRemove": "true", "raft.config.LogLevel": "ERROR",
+		"raft.config.ShutdownOnRemove": "true", "raft.transport.compress_snap": "true", "raft.config.LogLevel": "ERROR",
 		"sqlite3.conn_pool_stats.ro.max_open_connections": "3", "sqlite3.pragmas.rw.foreign_keys": "1",
 	} {
 		resp, err := http.Get("http://" + addr + "/status?key=store." + key)
