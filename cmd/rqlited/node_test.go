@@ -22,7 +22,7 @@ type process struct {
 }
 
 // entry is one line of the log.
-type entry struct{ Level, Msg, HTTP, Raft, Err string }
+type entry struct{ Level, Msg, HTTP, Raft, Err, Flag string }
 
 // start runs the program on ports that the kernel chooses.
 func start(t *testing.T, args ...string) *process {
@@ -168,6 +168,28 @@ func TestFlagsInStatus(t *testing.T) {
 	p.signals <- syscall.SIGTERM
 	if code, failures := p.end(); code != 0 || len(failures) > 0 {
 		t.Errorf("exit code %d, errors %v; want 0 and none", code, failures)
+	}
+}
+
+// TestFlagsWithoutEffect expects flags that older scripts may give to be accepted, and pointed out.
+func TestFlagsWithoutEffect(t *testing.T) {
+	elsewhere := filepath.Join(t.TempDir(), "db.sqlite")
+	p := start(t, "-on-disk-path", elsewhere, "-http-no-verify", "-raft-timeout", "500ms", t.TempDir())
+	if e := p.await("flag has a new name"); e.Level != "WARN" || e.Flag != "-raft-timeout" {
+		t.Errorf("%+v; want a warning about -raft-timeout", e)
+	}
+	for _, want := range []string{"-http-no-verify", "-on-disk-path"} {
+		if e := p.await("flag without effect"); e.Level != "WARN" || e.Flag != want {
+			t.Errorf("%+v; want a warning about %s", e, want)
+		}
+	}
+	p.await("node started")
+	p.signals <- syscall.SIGTERM
+	if code, failures := p.end(); code != 0 || len(failures) > 0 {
+		t.Errorf("exit code %d, errors %v; want 0 and none", code, failures)
+	}
+	if _, err := os.Stat(elsewhere); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("%s: %v; want no such file", elsewhere, err)
 	}
 }
 
