@@ -173,6 +173,7 @@ func TestReadersAreBounded(t *testing.T) {
 	}
 }
 
+// TestReadersWithoutBound: closing such a database went through as many places as there are numbers.
 func TestReadersWithoutBound(t *testing.T) {
 	d := open(t, testPath(t), Config{MaxReaders: math.MaxInt})
 	if s := d.readers.stats(); s.MaxOpen != 0 {

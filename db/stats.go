@@ -120,7 +120,7 @@ func (p *pool) stats() PoolStats {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	limit := cap(p.slots)
-	if limit == math.MaxInt {
+	if limit == maxReaders {
 		limit = 0 // none, in the words of database/sql
 	}
 	return PoolStats{

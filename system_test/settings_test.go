@@ -245,3 +245,14 @@ func TestCompressedSnapshots(t *testing.T) {
 		c.equal()
 	}
 }
+
+// TestReadersWithoutBound reads on a node without a bound on its connections, which stops all the same.
+func TestReadersWithoutBound(t *testing.T) {
+	t.Parallel()
+	n := startOne(t, "-db-max-ro-conns", "0")
+	bulk(n, "big", 10)
+	if rows := n.query("none", "SELECT count(*) FROM big"); rows[0] != "10" {
+		t.Errorf("count = %v; want 10", rows)
+	}
+	n.stop()
+}
