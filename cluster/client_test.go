@@ -6,12 +6,15 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"rqlited/command"
+	"rqlited/internal/certs"
+	"rqlited/internal/certs/certstest"
 	"rqlited/store"
 )
 
@@ -185,6 +188,21 @@ func TestClientTimeout(t *testing.T) {
 	}
 	if got := c.Counters()["num_client_read_timeouts"]; got != 1 {
 		t.Errorf("num_client_read_timeouts = %d; want 1", got)
+	}
+}
+
+// TestClientConnectTimeout calls a node whose kernel takes the connection, and that says nothing of TLS.
+func TestClientConnectTimeout(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	a := certstest.NewAuthority(t)
+	c := newTestClient(t, ClientConfig{TLS: tlsOf(t, a, "n1", certs.Clients{}), ConnectTimeout: time.Millisecond})
+	_, err = c.Do(withTimeout(t), ln.Addr().String(), &command.Request{Kind: command.Query})
+	if !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("Do() = %v; want the end of ConnectTimeout", err)
 	}
 }
 

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"rqlited/store"
 )
 
 // half is a listener that is given its connections, and owns them.
@@ -164,7 +166,10 @@ type layer struct {
 	log *slog.Logger
 }
 
-var _ raft.StreamLayer = (*layer)(nil)
+var (
+	_ raft.StreamLayer       = (*layer)(nil)
+	_ store.CompressedDialer = (*layer)(nil)
+)
 
 // Accept returns the next connection that a peer opened, behind a guard.
 func (l *layer) Accept() (net.Conn, error) {
@@ -183,6 +188,13 @@ func (l *layer) Close() error {
 
 // Dial connects to a peer for Raft. It ends when l is closed, as does the connection.
 func (l *layer) Dial(addr raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
+	return l.dial(timeout, func(ctx context.Context) (net.Conn, error) {
+		return dial(ctx, string(addr), byteRaft, l.tls)
+	})
+}
+
+// dial opens a connection that is one of l's, unless l is closed meanwhile.
+func (l *layer) dial(timeout time.Duration, open func(context.Context) (net.Conn, error)) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	var watch sync.WaitGroup
@@ -195,7 +207,7 @@ func (l *layer) Dial(addr raft.ServerAddress, timeout time.Duration) (net.Conn, 
 		case <-ctx.Done():
 		}
 	})
-	conn, err := dial(ctx, string(addr), byteRaft, l.tls)
+	conn, err := open(ctx)
 	if err != nil {
 		return nil, err
 	}

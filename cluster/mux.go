@@ -16,8 +16,9 @@ import (
 
 // The first byte of a connection.
 const (
-	byteRaft  = 1
-	byteCalls = 2
+	byteRaft       = 1
+	byteCalls      = 2
+	byteCompressed = 3 // Raft, with what the dialler sends compressed
 )
 
 // Config configures a Mux. Listen copies it.
@@ -170,6 +171,9 @@ func (m *Mux) sort(ctx context.Context, raw net.Conn) {
 		return
 	}
 	m.handled.Add(1)
+	if first == byteCompressed {
+		conn = newInflated(conn)
+	}
 	h.deliver(conn)
 }
 
@@ -187,7 +191,7 @@ func (m *Mux) first(ctx context.Context, raw net.Conn) (net.Conn, byte, error) {
 
 func (m *Mux) halfOf(first byte) *half {
 	switch first {
-	case byteRaft:
+	case byteRaft, byteCompressed:
 		return m.raft
 	case byteCalls:
 		return m.calls

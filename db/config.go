@@ -9,12 +9,15 @@ import (
 	"rqlited/internal/vfs"
 )
 
+const maxReaders = 1 << 16
+
 // Config configures a DB. Open copies it.
 type Config struct {
 	// ForeignKeys enforces foreign keys. All nodes of a cluster must agree on it.
 	ForeignKeys bool
 
-	// MaxReaders bounds the connections that run queries at one time. Zero means 256.
+	// MaxReaders bounds the connections that run queries at one time. Zero means 256, and 65536 or more
+	// as good as no bound: there are not the descriptors for that many.
 	MaxReaders int
 
 	// Head is the snapshot that the caller will start from. Existing files are kept only if they
@@ -45,7 +48,7 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	c.bounds = c.bounds.withDefaults()
 	c.ReadersGrace = cmp.Or(c.ReadersGrace, 500*time.Millisecond)
-	c.MaxReaders = cmp.Or(c.MaxReaders, 256)
+	c.MaxReaders = min(cmp.Or(c.MaxReaders, 256), maxReaders) // a pool that closes goes through all of them
 	if c.Damaged == nil {
 		c.Damaged = func(error) {}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"reflect"
 	"sync"
 	"testing"
@@ -169,6 +170,14 @@ func TestReadersAreBounded(t *testing.T) {
 	}
 	if s := d.readers.stats(); s.WaitCount != 1 || s.WaitDuration == 0 || s.Idle != 1 {
 		t.Errorf("stats are %+v", s)
+	}
+}
+
+// TestReadersWithoutBound: closing such a database went through as many places as there are numbers.
+func TestReadersWithoutBound(t *testing.T) {
+	d := open(t, testPath(t), Config{MaxReaders: math.MaxInt})
+	if s := d.readers.stats(); s.MaxOpen != 0 {
+		t.Errorf("MaxOpen = %d; want 0, which is no limit", s.MaxOpen)
 	}
 }
 

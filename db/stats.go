@@ -119,8 +119,12 @@ func (c *conn) pragmas() (map[string]string, error) {
 func (p *pool) stats() PoolStats {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	limit := cap(p.slots)
+	if limit == maxReaders {
+		limit = 0 // none, in the words of database/sql
+	}
 	return PoolStats{
-		MaxOpen:      cap(p.slots),
+		MaxOpen:      limit,
 		Open:         len(p.busy) + len(p.idle),
 		InUse:        len(p.busy),
 		Idle:         len(p.idle),

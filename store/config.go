@@ -61,7 +61,14 @@ type RaftConfig struct {
 
 	LogLevel         string // of Raft's own messages: DEBUG, INFO, WARN, ERROR or OFF; empty means WARN
 	ShutdownOnRemove bool   // stop when this node, being the leader, is removed from the cluster
+	CompressSnaps    bool   // compress snapshots that are sent; the Layer has to be a CompressedDialer
 	PreVoteDisabled  bool   // for clusters with members that do not know the pre-vote
+}
+
+// CompressedDialer is a stream layer that can also open connections on which what is sent to the peer is
+// compressed on its way.
+type CompressedDialer interface {
+	DialCompressed(addr raft.ServerAddress, timeout time.Duration) (net.Conn, error)
 }
 
 // SnapshotConfig says when snapshots are taken and how much log is kept.
@@ -98,6 +105,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Layer == nil {
 		errs = append(errs, errors.New("there is no stream layer"))
+	}
+	if _, ok := c.Layer.(CompressedDialer); c.Raft.CompressSnaps && !ok {
+		errs = append(errs, errors.New("the stream layer cannot compress snapshots"))
 	}
 	if c.BootstrapExpect < 0 {
 		errs = append(errs, fmt.Errorf("expected number of nodes is %d: must not be negative", c.BootstrapExpect))

@@ -34,14 +34,14 @@ func TestConfigDefaults(t *testing.T) {
 func TestConfigFaults(t *testing.T) {
 	_, err := Config{
 		Addr: "nowhere", BootstrapExpect: -1, MaxReaders: -1,
-		Raft:     RaftConfig{LogLevel: "LOUD", ApplyTimeout: -1},
+		Raft:     RaftConfig{LogLevel: "LOUD", ApplyTimeout: -1, CompressSnaps: true},
 		Reap:     ReapConfig{Voter: -1},
 		Snapshot: SnapshotConfig{Interval: -1},
 	}.withDefaults()
 	if err == nil {
 		t.Fatal("no error")
 	}
-	for _, part := range []string{"data directory", "NodeID", "address", "stream layer", "number of nodes", "Reap", "readers",
+	for _, part := range []string{"data directory", "NodeID", "address", "no stream layer", "cannot compress", "number of nodes", "Reap", "readers",
 		"LOUD", "apply timeout", "snapshot interval"} {
 		if !strings.Contains(err.Error(), part) {
 			t.Errorf("error %q lacks %q", err, part)

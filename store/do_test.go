@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -297,6 +298,47 @@ func TestTranslate(t *testing.T) {
 		if got := translate(tt.in); !errors.Is(got, tt.want) {
 			t.Errorf("translate(%v) = %v; want %v", tt.in, got, tt.want)
 		}
+	}
+}
+
+// TestApplyTimeout holds up the log. The entry that is being written waits for it; those that find no place
+// before the timeout are refused, and none of them is applied.
+func TestApplyTimeout(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, "n1")
+	n.cfg.Raft.ApplyTimeout = 50 * time.Millisecond
+	var held atomic.Bool
+	writing, free := make(chan struct{}), make(chan struct{})
+	n.cfg.logStep = func(string) error {
+		if held.CompareAndSwap(true, false) {
+			close(writing)
+			<-free
+		}
+		return nil
+	}
+	n.open(t)
+	if err := n.Bootstrap(t.Context(), []Server{n.server()}); err != nil {
+		t.Fatal(err)
+	}
+	waitLeader(t, n)
+	n.exec(t, "CREATE TABLE foo (n)")
+	held.Store(true)
+	first := make(chan error, 1)
+	go func() {
+		_, err := n.Do(t.Context(), request(command.Execute, command.Auto, "INSERT INTO foo VALUES (1)"))
+		first <- err
+	}()
+	<-writing
+	_, err := n.Do(t.Context(), request(command.Execute, command.Auto, "INSERT INTO foo VALUES (2)"))
+	close(free)
+	if !errors.Is(err, ErrBusy) {
+		t.Errorf("second write: %v; want %v", err, ErrBusy)
+	}
+	if err := <-first; err != nil {
+		t.Errorf("first write: %v", err)
+	}
+	if got := n.rows(t, command.Strong, "SELECT n FROM foo"); got != "1" {
+		t.Errorf("rows are %s; want 1", got)
 	}
 }
 

@@ -142,7 +142,7 @@ func (s *Store) raftStats() (map[string]any, error) {
 	m["bolt"] = s.boltStats()
 	m["transport"] = map[string]any{
 		"command_commit_index": s.logs.lastCommand.Load(),
-		"compress_snap":        false,
+		"compress_snap":        s.cfg.Raft.CompressSnaps,
 		"leader_commit_index":  s.raft.CommitIndex(),
 	}
 	rc := s.raft.ReloadableConfig()

@@ -324,6 +324,9 @@ func (s *Store) startRaft() error {
 	}
 	log := newRaftLogger(s.log, level, s.closing, s.failure.ch)
 	trans := newTransport(s.layer, s.logs, log)
+	if s.cfg.Raft.CompressSnaps {
+		trans.compress(s.layer, log)
+	}
 	r, err := raft.NewRaft(s.raftConfig(log), s.fsm, s.logs, settingsStore{s.logs.bolt, s.logs}, s.snaps, trans)
 	if err != nil {
 		return errors.Join(fmt.Errorf("start raft: %w", err), trans.Close())

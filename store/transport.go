@@ -21,12 +21,13 @@ const (
 // without one that it had.
 var errVoteWithheld = errors.New("store: no election until the log has been replaced")
 
-// transport is Raft's network transport with four changes: an election is not begun while the log
+// transport is Raft's network transport with five changes: an election is not begun while the log
 // is void or the node is silent, a silent node hears nothing of the elections of others, a peer too
-// old to know the pre-vote counts as if it had said so, and a pipeline ends where Raft stops
-// listening to it.
+// old to know the pre-vote counts as if it had said so, a pipeline ends where Raft stops
+// listening to it, and snapshots may have connections of their own, on which they are compressed.
 type transport struct {
 	*raft.NetworkTransport
+	snaps  *raft.NetworkTransport // nil: they are sent as they are
 	logs   *logStore
 	calls  <-chan raft.RPC // what Raft gets to hear
 	closed chan struct{}
@@ -49,9 +50,28 @@ func newTransport(l *layer, logs *logStore, log hclog.Logger) *transport {
 	t.close = sync.OnceValue(func() error {
 		close(t.closed)
 		t.filter.Wait()
-		return t.NetworkTransport.Close()
+		err := t.NetworkTransport.Close()
+		if t.snaps != nil {
+			err = errors.Join(err, t.snaps.Close())
+		}
+		return err
 	})
 	return t
+}
+
+// compress makes t compress the snapshots that it sends. It is called before t is used.
+func (t *transport) compress(l *layer, log hclog.Logger) {
+	t.snaps = raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+		Stream: &compressedLayer{layer: l, gone: make(chan struct{})}, Timeout: transportTimeout, Logger: log,
+	})
+}
+
+// InstallSnapshot sends a snapshot to a peer.
+func (t *transport) InstallSnapshot(id raft.ServerID, target raft.ServerAddress, args *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data io.Reader) error {
+	if t.snaps != nil {
+		return t.snaps.InstallSnapshot(id, target, args, resp, data)
+	}
+	return t.NetworkTransport.InstallSnapshot(id, target, args, resp, data)
 }
 
 // Consumer implements raft.Transport.
@@ -234,16 +254,21 @@ func (l *layer) Accept() (net.Conn, error) {
 	return c, err
 }
 
-// Dial connects to a peer. It returns at once when the layer is cut; a connection that comes
-// about after that is closed.
+// Dial connects to a peer.
 func (l *layer) Dial(address raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
+	return l.dial(address, timeout, l.StreamLayer.Dial)
+}
+
+// dial connects to a peer. It returns at once when the layer is cut; a connection that comes
+// about after that is closed.
+func (l *layer) dial(address raft.ServerAddress, timeout time.Duration, open func(raft.ServerAddress, time.Duration) (net.Conn, error)) (net.Conn, error) {
 	type result struct {
 		c   net.Conn
 		err error
 	}
 	done := make(chan result, 1)
 	go func() {
-		c, err := l.StreamLayer.Dial(address, timeout)
+		c, err := open(address, timeout)
 		if err == nil {
 			c, err = l.track(c, false)
 		}
@@ -298,6 +323,29 @@ func (l *layer) cut() {
 // Close is called once, by Raft's transport.
 func (l *layer) Close() error {
 	l.cut()
+	close(l.gone)
+	return nil
+}
+
+// compressedLayer dials compressed connections, which are among those of the layer. It accepts none: the
+// layer does that.
+type compressedLayer struct {
+	*layer
+	gone chan struct{} // closed by Close
+}
+
+func (l *compressedLayer) Accept() (net.Conn, error) {
+	<-l.gone
+	return nil, net.ErrClosed
+}
+
+// Dial connects to a peer.
+func (l *compressedLayer) Dial(address raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
+	return l.dial(address, timeout, l.StreamLayer.(CompressedDialer).DialCompressed)
+}
+
+// Close ends Accept, and leaves the layer as it is. It is called once, by Raft's transport.
+func (l *compressedLayer) Close() error {
 	close(l.gone)
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -31,6 +32,7 @@ type node struct {
 	flags    []string // beside the id and the addresses
 	binary   string   // what it runs
 	env      []string // beside the environment of the tests
+	bare     bool     // its settings are all in env: it has no command line
 	client   *http.Client
 	proc     *process // nil until the first start
 }
@@ -111,6 +113,9 @@ func reserveAddr(t *testing.T) string {
 
 // args is the node's command line. Given flags come after the node's own, so that they win.
 func (n *node) args(extra ...string) []string {
+	if n.bare {
+		return extra
+	}
 	args := []string{"-node-id", n.id, "-http-addr", n.httpAddr, "-raft-addr", n.raftAddr}
 	args = append(args, n.flags...)
 	args = append(args, extra...)
@@ -140,7 +145,7 @@ func (n *node) start(extra ...string) {
 	args := n.args(extra...)
 	fmt.Fprintf(log, "=== %s %s rqlited %s\n", time.Now().Format(time.RFC3339Nano), strings.Join(n.env, " "), strings.Join(args, " "))
 	cmd := exec.Command(n.binary, args...)
-	cmd.Env = append(os.Environ(), n.env...)
+	cmd.Env = append(ownEnv(), n.env...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Dir = n.workDir
 	p := &process{cmd: cmd, done: make(chan struct{})}
@@ -153,6 +158,11 @@ func (n *node) start(extra ...string) {
 		p.state = cmd.ProcessState
 	}()
 	n.proc = p
+}
+
+// ownEnv returns the environment of the tests without what rqlited would take for settings.
+func ownEnv() []string {
+	return slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "RQLITED_") })
 }
 
 // spawn starts cmd so that it dies with the test process, even if that one crashes. The kernel

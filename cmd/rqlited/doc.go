@@ -2,7 +2,7 @@
 //
 //	rqlited [flags] <data directory>
 //
-// This package turns flags into the configs of the other packages, wires the parts to each other,
+// This package turns settings into the configs of the other packages, wires the parts to each other,
 // and maps signals and failures to an exit code:
 //
 //	0  asked to stop by SIGTERM or SIGINT, or to print the version or the usage
@@ -11,6 +11,7 @@
 //
 // SIGHUP ends the process at once, like kill -9; SIGQUIT prints all goroutines first.
 //
-// Flags are those of rqlite. One whose feature is still missing is known but refused if it asks
+// Settings come from the command line, the environment and a configuration file, in this order; see
+// docs/flags.md. Flags are those of rqlite. One whose feature is still missing is known but refused if it asks
 // for the feature: a setting is never silently ignored.
 package main

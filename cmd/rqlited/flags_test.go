@@ -5,7 +5,10 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"math"
+	"os"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -17,12 +20,7 @@ import (
 // TestCommandLine is the table of what each way to call the program says and returns, for the ways
 // that start nothing.
 func TestCommandLine(t *testing.T) {
-	fatal := func(faults ...string) string { return faultsError(faults).Error() + "\n" }
-	tests := []struct {
-		args string // separated by spaces; ~ stands for an empty argument
-		code int
-		want string // the whole output, or its first line if usage follows
-	}{
+	for _, tt := range []commandLine{
 		{"", 1, "rqlited: failed to parse command-line flags: missing required argument: DataPath\n"},
 		{"~", 1, fatal("data directory path is required")},
 		{"-fk", 1, fatal("data directory path is required")},
@@ -64,6 +62,11 @@ func TestCommandLine(t *testing.T) {
 
 		{"-raft-heartbeat-timeout 0s d", 1, fatal("-raft-heartbeat-timeout must be greater than 0")},
 		{"-raft-snap-int 0s d", 1, fatal("-raft-snap-int must be greater than 0")},
+		{"-raft-heartbeat-timeout 1ms -raft-election-timeout 1ms -raft-commit-timeout 1us -raft-snap-int 4ms -raft-leader-lease-timeout 4ms d", 1, fatal(
+			"-raft-commit-timeout must be at least 1ms", "-raft-election-timeout must be at least 5ms", "-raft-heartbeat-timeout must be at least 5ms",
+			"-raft-snap-int must be at least 5ms", "-raft-leader-lease-timeout must be 0 or at least 5ms")},
+		{"-raft-timeout 2s d", 1, fatal("-raft-election-timeout (1s) must not be less than -raft-heartbeat-timeout (2s)")},
+		{"-raft-leader-lease-timeout 2s d", 1, fatal("-raft-leader-lease-timeout (2s) must not be more than -raft-heartbeat-timeout (1s)")},
 		{"-join-attempts 0 d", 1, fatal("-join-attempts must be greater than 0")},
 		{"-bootstrap-expect -1 d", 1, fatal("-bootstrap-expect must not be negative")},
 		{"-db-max-ro-conns -1 d", 1, fatal("-db-max-ro-conns must not be negative")},
@@ -72,6 +75,20 @@ func TestCommandLine(t *testing.T) {
 		{"-hash-check-interval 5 d", 2, `invalid value "5" for flag -hash-check-interval: parse error`},
 		{"-raft-leader-lease-timeout -1s d", 1, fatal("-raft-leader-lease-timeout must not be negative")},
 		{"-raft-snap-wal-size 9223372036854775808 d", 1, fatal("-raft-snap-wal-size is too large")},
+		{"-raft-reap-node-timeout 0s -http-addr x -raft-addr y -cdc-config a ~", 1, fatal( // all at once, in rqlite's order
+			"-raft-reap-node-timeout must be greater than 0",
+			"data directory path is required",
+			"HTTP bind address not valid",
+			"raft bind address not valid",
+			"-cdc-config is not supported yet")},
+	} {
+		tt.check(t)
+	}
+}
+
+// TestFeatureFaults is the part of it that is about TLS and about what is missing.
+func TestFeatureFaults(t *testing.T) {
+	for _, tt := range []commandLine{
 		{"-cdc-config x d", 1, fatal("-cdc-config is not supported yet")},
 		{"-http-cert /no/a d", 1, fatal("either both -http-cert and -http-key must be set, or neither", "-http-cert: /no/a does not exist")},
 		{"-node-key /no/a d", 1, fatal("either both -node-cert and -node-key must be set, or neither", "-node-key: /no/a does not exist")},
@@ -94,28 +111,34 @@ func TestCommandLine(t *testing.T) {
 		{"-http-verify-client d", 1, fatal("-http-verify-client requires -http-cert and -http-key")},
 		{"-node-verify-client d", 1, fatal("-node-verify-client requires -node-cert and -node-key")},
 		{"-node-ca-cert /no/c d", 1, fatal("-node-ca-cert requires -node-cert and -node-key", "-node-ca-cert: /no/c does not exist")},
-
-		{"-raft-reap-node-timeout 0s -http-addr x -raft-addr y -cdc-config a ~", 1, fatal( // all at once, in rqlite's order
-			"-raft-reap-node-timeout must be greater than 0",
-			"data directory path is required",
-			"HTTP bind address not valid",
-			"raft bind address not valid",
-			"-cdc-config is not supported yet")},
-	}
-	for _, tt := range tests {
-		t.Run(tt.args, func(t *testing.T) {
-			var out bytes.Buffer
-			code := run(split(tt.args), &out, nil)
-			got := out.String()
-			if !strings.HasSuffix(tt.want, "\n") {
-				got, _, _ = strings.Cut(got, "\n")
-			}
-			if code != tt.code || got != tt.want {
-				t.Errorf("exit code %d, output %q; want %d, %q", code, got, tt.code, tt.want)
-			}
-		})
+	} {
+		tt.check(t)
 	}
 }
+
+// commandLine is a way to call the program, and what it says and returns.
+type commandLine struct {
+	args string // separated by spaces; ~ stands for an empty argument
+	code int
+	want string // the whole output, or its first line if there may be more
+}
+
+func (l commandLine) check(t *testing.T) {
+	t.Helper()
+	t.Run(l.args, func(t *testing.T) {
+		var out bytes.Buffer
+		code := run(split(l.args), nil, &out, nil)
+		got := out.String()
+		if !strings.HasSuffix(l.want, "\n") {
+			got, _, _ = strings.Cut(got, "\n")
+		}
+		if code != l.code || got != l.want {
+			t.Errorf("exit code %d, output %q; want %d, %q", code, got, l.code, l.want)
+		}
+	})
+}
+
+func fatal(faults ...string) string { return faultsError(faults).Error() + "\n" }
 
 // split makes arguments of a line; ~ stands for an empty one.
 func split(line string) []string {
@@ -130,7 +153,7 @@ func split(line string) []string {
 func accepted(t *testing.T, args string) settings {
 	t.Helper()
 	var out bytes.Buffer
-	s, err := parse(append(split(args), "d"), &out)
+	s, err := parse(append(split(args), "d"), nil, &out)
 	if err != nil {
 		t.Fatalf("parse(%s) = %v; output %q", args, err, out.String())
 	}
@@ -150,7 +173,8 @@ func TestHarmless(t *testing.T) {
 			" -join-interval 1s -raft-log-level INFO",
 		"-auto-optimize-int 24h -auto-vacuum-int 0s -write-queue-capacity 1024 -http-verify-client=false -disco-key rqlite",
 		"-auto-optimize-int 0h",
-		"-raft-timeout 2s",
+		"-raft-timeout 2s -raft-election-timeout 2s -raft-leader-lease-timeout 2s",
+		"-on-disk-path /dev/shm/db.sqlite",
 		"-raft-log-level chatty",
 		"-raft-reap-node-timeout 1h",
 		"-join-as bob -join host:1",
@@ -187,16 +211,16 @@ func TestSettings(t *testing.T) {
 		{"-db-max-ro-conns 0", func(s settings) any { return s.store.MaxReaders }, math.MaxInt},
 		{"", func(s settings) any { return s.store.Snapshot.WALSize }, int64(4 << 20)},
 		{"-raft-snap-wal-size 0", func(s settings) any { return s.store.Snapshot.WALSize }, int64(-1)},
-		{"-raft-timeout 2s", func(s settings) any { return s.store.Raft.HeartbeatTimeout }, 2 * time.Second},
-		{"-raft-heartbeat-timeout 3s", func(s settings) any { return s.store.Raft.HeartbeatTimeout }, 3 * time.Second},
+		{"-raft-timeout 200ms", func(s settings) any { return s.store.Raft.HeartbeatTimeout }, 200 * time.Millisecond},
+		{"-raft-heartbeat-timeout 300ms", func(s settings) any { return s.store.Raft.HeartbeatTimeout }, 300 * time.Millisecond},
 		{"-raft-log-level debug", func(s settings) any { return s.store.Raft.LogLevel }, "DEBUG"},
 		{"-raft-log-level chatty", func(s settings) any { return s.store.Raft.LogLevel }, "WARN"},
 		{"-raft-reap-node-timeout 1h", func(s settings) any { return s.store.Reap.Voter }, time.Hour},
 		{"", func(s settings) any { return s.store.HashCheckInterval }, time.Duration(0)},
 		{"-hash-check-interval 1m", func(s settings) any { return s.store.HashCheckInterval }, time.Minute},
 		{"-log-level warn", func(s settings) any { return s.log.level.String() }, "WARN"},
-		{"", func(s settings) any { return s.log.format }, "text"},
-		{"-log-format json", func(s settings) any { return s.log.format }, "json"},
+		{"", func(s settings) any { return s.log.format }, logText},
+		{"-log-format json", func(s settings) any { return s.log.format }, logJSON},
 	}
 	for _, tt := range tests {
 		t.Run(tt.args, func(t *testing.T) {
@@ -207,53 +231,81 @@ func TestSettings(t *testing.T) {
 	}
 }
 
-// TestEveryFlagIsKnown compares the flags with those that rqlite has, and its defaults.
+// TestEveryFlagIsKnown compares names, types and defaults of the flags with those that rqlite has.
 func TestEveryFlagIsKnown(t *testing.T) {
-	fs := flag.NewFlagSet("", flag.ContinueOnError)
-	var s settings
-	s.register(fs)
-	for name, want := range rqliteFlags {
+	text, err := os.ReadFile("testdata/rqlite_flags.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	fs := new(settings).newFlagSet(io.Discard)
+	rqlites := map[string]bool{}
+	for line := range strings.Lines(string(text)) {
+		words := strings.Fields(line)
+		if len(words) == 0 || words[0] == "#" {
+			continue
+		}
+		name, kind, def := words[0], words[1], strings.Trim(words[2], "-")
+		rqlites[name] = true
 		f := fs.Lookup(name)
 		if f == nil {
 			t.Errorf("-%s is not known", name)
-		} else if f.DefValue != want {
-			t.Errorf("default of -%s = %q; want %q", name, f.DefValue, want)
+			continue
+		}
+		if got := kindOf(f); got != kind {
+			t.Errorf("-%s is a %s; want %s", name, got, kind)
+		}
+		if err := f.Value.Set(def); err != nil { // so that both are in the same form
+			t.Errorf("-%s %s: %v", name, def, err)
+		}
+		if got := f.Value.String(); got != f.DefValue {
+			t.Errorf("default of -%s = %q; want %q", name, f.DefValue, got)
 		}
 	}
-	ours := []string{"hash-check-interval", "log-format", "log-level"}
+	ours := []string{"config", "data-dir", "hash-check-interval", "http-no-verify", "log-format", "log-level"}
 	fs.VisitAll(func(f *flag.Flag) {
-		if _, ok := rqliteFlags[f.Name]; !ok && !slices.Contains(ours, f.Name) {
+		if !rqlites[f.Name] && !slices.Contains(ours, f.Name) {
 			t.Errorf("-%s is neither rqlite's nor one of %v", f.Name, ours)
 		}
 	})
 }
 
-// rqliteFlags are the flags of rqlite and their defaults, as package flag writes them.
-var rqliteFlags = map[string]string{
-	"version": "false", "node-id": "", "extensions-path": "", "fk": "false", "db-max-ro-conns": "256",
-	"auto-vacuum-int": "0s", "auto-optimize-int": "24h0m0s", "cpu-profile": "", "mem-profile": "", "trace-profile": "",
-	"on-disk-path": "",
+// kindOf names the type of a flag as testdata/rqlite_flags.txt does.
+func kindOf(f *flag.Flag) string {
+	switch v := f.Value.(type) {
+	case *list:
+		return "list"
+	case flag.Getter:
+		switch v.Get().(type) {
+		case time.Duration:
+			return "duration"
+		case uint64:
+			return "uint"
+		default:
+			return fmt.Sprintf("%T", v.Get())
+		}
+	}
+	return fmt.Sprintf("%T", f.Value)
+}
 
-	"http-addr": "localhost:4001", "http-adv-addr": "", "http-allow-origin": "", "auth": "",
-	"raft-addr": "localhost:4002", "raft-adv-addr": "", "cluster-connect-timeout": "30s",
-
-	"join": "", "join-attempts": "5", "join-interval": "3s", "join-as": "", "bootstrap-expect": "0",
-	"bootstrap-expect-timeout": "2m0s", "disco-mode": "", "disco-key": "rqlite", "disco-config": "", "raft-non-voter": "false",
-
-	"raft-log-level": "WARN", "raft-snap": "8192", "raft-snap-wal-size": "4194304", "raft-snap-int": "10s",
-	"raft-leader-lease-timeout": "0s", "raft-heartbeat-timeout": "1s", "raft-timeout": "1s", "raft-election-timeout": "1s",
-	"raft-commit-timeout": "50ms", "raft-apply-timeout": "10s", "raft-remove-shutdown": "false",
-	"raft-cluster-remove-shutdown": "false", "raft-shutdown-stepdown": "true", "raft-reap-node-timeout": "0s",
-	"raft-reap-read-only-node-timeout": "0s", "compress-snap-transport": "false",
-
-	"write-queue-capacity": "1024", "write-queue-batch-size": "128", "write-queue-timeout": "50ms", "write-queue-tx": "false",
-
-	"auto-backup": "", "auto-restore": "", "cdc-config": "", "otlp-endpoint": "", "otlp-interval": "30s",
-	"otlp-insecure": "false", "otlp-no-verify": "false", "otlp-ca-cert": "", "otlp-cert": "", "otlp-key": "",
-
-	"http-cert": "", "http-key": "", "http-ca-cert": "", "http-no-verify": "false", "http-verify-client": "false",
-	"http-verify-common-name": "", "node-cert": "", "node-key": "", "node-ca-cert": "", "node-no-verify": "false",
-	"node-verify-client": "false", "node-verify-server-name": "", "node-verify-common-name": "",
+// TestEveryFlagHasEffect gives each flag another value than its default, and expects it to get anywhere.
+func TestEveryFlagHasEffect(t *testing.T) {
+	var plain settings
+	fs := plain.newFlagSet(io.Discard)
+	fs.VisitAll(func(f *flag.Flag) {
+		if slices.ContainsFunc(later, func(l laterFlag) bool { return l.name == f.Name }) {
+			return // refused, as TestLaterFlags shows
+		}
+		var s settings
+		set := s.newFlagSet(io.Discard)
+		for _, v := range []string{"h:1", "true", "false", "3", "3s", "json", "DEBUG"} {
+			if err := set.Set(f.Name, v); err == nil && set.Lookup(f.Name).Value.String() != f.DefValue {
+				break
+			}
+		}
+		if reflect.DeepEqual(s, plain) {
+			t.Errorf("-%s %s changes nothing", f.Name, set.Lookup(f.Name).Value)
+		}
+	})
 }
 
 // TestLaterFlags asks for each missing feature, and expects to be told that it is missing.
@@ -270,7 +322,7 @@ func TestLaterFlags(t *testing.T) {
 				value = "1h"
 			}
 			var out bytes.Buffer
-			_, err := parse([]string{"-" + f.name + "=" + value, "d"}, &out)
+			_, err := parse([]string{"-" + f.name + "=" + value, "d"}, nil, &out)
 			faults, _ := errors.AsType[faultsError](err)
 			if want := "-" + f.name + " is not supported yet"; !slices.Contains(faults, want) {
 				t.Errorf("-%s=%s: err = %v; want %s", f.name, value, err, want)

@@ -3,6 +3,7 @@ package main
 import (
 	"flag"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -19,16 +20,13 @@ type laterFlag struct {
 var later = []laterFlag{
 	{"auto-backup", "", "", "`file` that configures automatic backups"},
 	{"auto-restore", "", "", "`file` that configures restoring a backup into a new node"},
-	{"auto-vacuum-int", time.Duration(0), "", "time between automatic VACUUMs"},
+	{"auto-vacuum-int", time.Duration(0), "", "time between automatic VACUUMs (default: never)"},
 	{"auto-optimize-int", 24 * time.Hour, "0s", "time between automatic PRAGMA optimize"},
 	{"cdc-config", "", "", "`file` that configures change data capture"},
-	{"compress-snap-transport", false, "", "compress snapshots that are sent to other nodes"},
-	{"disco-mode", "", "", "discovery: consul-kv, etcd-kv, dns or dns-srv"},
-	{"disco-key", "rqlite", "", "key prefix of discovery"},
+	{"disco-mode", "", "", "`way` to find other nodes: consul-kv, etcd-kv, dns or dns-srv"},
+	{"disco-key", "rqlite", "", "key `prefix` of discovery"},
 	{"disco-config", "", "", "`file` that configures discovery"},
 	{"extensions-path", "", "", "comma-separated `paths` of SQLite extensions"},
-	{"on-disk-path", "", "", "`file` of the database, outside of the data directory"},
-
 	{"otlp-endpoint", "", "", "`address` of a metrics collector"},
 	{"otlp-interval", 30 * time.Second, "", "time between exports of metrics"},
 	{"otlp-insecure", false, "", "export metrics without TLS"},
@@ -38,9 +36,12 @@ var later = []laterFlag{
 	{"otlp-key", "", "", "key `file` for the collector"},
 }
 
-// laterFlags makes these flags known to fs, which checks the form of their values.
-func laterFlags(fs *flag.FlagSet) {
+// laterFlags makes those of these flags that are named known to fs, which checks the form of their values.
+func laterFlags(fs *flag.FlagSet, names ...string) {
 	for _, f := range later {
+		if !slices.Contains(names, f.name) {
+			continue
+		}
 		usage := "not supported yet: " + f.usage
 		switch def := f.def.(type) {
 		case string:
@@ -59,45 +60,46 @@ func laterFlags(fs *flag.FlagSet) {
 func given(fs *flag.FlagSet, name string) string { return fs.Lookup(name).Value.String() }
 
 // laterFaults refuses the flags whose value asks for a missing feature.
-func laterFaults(fs *flag.FlagSet) []string {
-	var faults []string
+func laterFaults(fs *flag.FlagSet) []fault {
+	var faults []fault
 	for _, f := range later {
 		if v := given(fs, f.name); v != fs.Lookup(f.name).DefValue && (f.off == "" || v != f.off) {
-			faults = append(faults, fmt.Sprintf("-%s is not supported yet", f.name))
+			faults = append(faults, refuse(f.name, "-%s is not supported yet", f.name))
 		}
 	}
 	return faults
 }
 
 // pairFaults expects a certificate to come with its key.
-func pairFaults(fs *flag.FlagSet, prefixes ...string) []string {
-	var faults []string
+func pairFaults(fs *flag.FlagSet, prefixes ...string) []fault {
+	var faults []fault
 	for _, p := range prefixes {
 		if (given(fs, p+"-cert") == "") != (given(fs, p+"-key") == "") {
-			faults = append(faults, fmt.Sprintf("either both -%[1]s-cert and -%[1]s-key must be set, or neither", p))
+			faults = append(faults, refuse(p+"-cert "+p+"-key", "either both -%[1]s-cert and -%[1]s-key must be set, or neither", p))
 		}
 	}
 	return faults
 }
 
 // featureFaults checks what the flags of the missing features require of others.
-func (s *settings) featureFaults(fs *flag.FlagSet) []string {
-	var faults []string
+func (s *settings) featureFaults(fs *flag.FlagSet) []fault {
+	var faults []fault
 	if len(s.form.Join) > 0 {
 		if given(fs, "auto-restore") != "" && s.form.BootstrapExpect == 0 {
-			faults = append(faults, "auto-restoring cannot be used when joining a cluster")
+			faults = append(faults, refuse("join auto-restore", "auto-restoring cannot be used when joining a cluster"))
 		}
 		if given(fs, "disco-mode") != "" {
-			faults = append(faults, "disco mode cannot be used when also explicitly joining a cluster")
+			faults = append(faults, refuse("join disco-mode", "disco mode cannot be used when also explicitly joining a cluster"))
 		}
 	}
 	if given(fs, "cdc-config") != "" && s.readOnly {
-		faults = append(faults, "CDC cannot be enabled on non-voting nodes")
+		faults = append(faults, refuse("cdc-config raft-non-voter", "CDC cannot be enabled on non-voting nodes"))
 	}
 	return append(append(faults, otlpFaults(fs)...), s.discoFaults(fs)...)
 }
 
-func otlpFaults(fs *flag.FlagSet) []string {
+func otlpFaults(fs *flag.FlagSet) []fault {
+	const verifying = "otlp-no-verify otlp-ca-cert otlp-cert otlp-key"
 	faults := pairFaults(fs, "otlp")
 	verified := given(fs, "otlp-no-verify") == "true" || given(fs, "otlp-ca-cert") != "" ||
 		given(fs, "otlp-cert") != "" || given(fs, "otlp-key") != ""
@@ -105,34 +107,34 @@ func otlpFaults(fs *flag.FlagSet) []string {
 	endpoint := given(fs, "otlp-endpoint")
 	switch {
 	case endpoint == "" && (verified || insecure):
-		faults = append(faults, "OTLP options require -otlp-endpoint")
+		faults = append(faults, refuse("otlp-insecure "+verifying, "OTLP options require -otlp-endpoint"))
 	case strings.Contains(endpoint, "://"):
-		faults = append(faults, "-otlp-endpoint must not include a protocol scheme")
+		faults = append(faults, refuse("otlp-endpoint", "-otlp-endpoint must not include a protocol scheme"))
 	case endpoint != "" && !isHostPort(endpoint):
-		faults = append(faults, "-otlp-endpoint is not a valid address")
+		faults = append(faults, refuse("otlp-endpoint", "-otlp-endpoint is not a valid address"))
 	}
 	if interval := fs.Lookup("otlp-interval").Value.(flag.Getter).Get().(time.Duration); interval <= 0 {
-		faults = append(faults, "-otlp-interval must be greater than zero")
+		faults = append(faults, refuse("otlp-interval", "-otlp-interval must be greater than zero"))
 	}
 	if insecure && verified {
-		faults = append(faults, "-otlp-insecure cannot be used with other OTLP TLS options")
+		faults = append(faults, refuse("otlp-insecure "+verifying, "-otlp-insecure cannot be used with other OTLP TLS options"))
 	}
 	return faults
 }
 
-func (s *settings) discoFaults(fs *flag.FlagSet) []string {
+func (s *settings) discoFaults(fs *flag.FlagSet) []fault {
 	switch mode := given(fs, "disco-mode"); mode {
 	case "":
 	case "consul-kv", "etcd-kv":
 		if s.form.BootstrapExpect > 0 {
-			return []string{"bootstrapping not applicable when using " + mode}
+			return []fault{refuse("disco-mode bootstrap-expect", "bootstrapping not applicable when using %s", mode)}
 		}
 	case "dns", "dns-srv":
 		if s.form.BootstrapExpect == 0 && !s.readOnly {
-			return []string{fmt.Sprintf("bootstrap-expect value required when using %s with a voting node", mode)}
+			return []fault{refuse("disco-mode bootstrap-expect", "bootstrap-expect value required when using %s with a voting node", mode)}
 		}
 	default:
-		return []string{"disco mode must be one of consul-kv, etcd-kv, dns, or dns-srv"}
+		return []fault{refuse("disco-mode", "disco mode must be one of consul-kv, etcd-kv, dns, or dns-srv")}
 	}
 	return nil
 }

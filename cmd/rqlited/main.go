@@ -16,13 +16,13 @@ import (
 func main() {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
-	os.Exit(run(os.Args[1:], os.Stderr, signals))
+	os.Exit(run(os.Args[1:], os.Environ(), os.Stderr, signals))
 }
 
-// run does what the command line asks for until it is done or a signal arrives, and returns the
-// exit code. All that it has to say goes to w.
-func run(args []string, w io.Writer, signals <-chan os.Signal) int {
-	s, err := parse(args, w)
+// run does what the command line and the environment ask for until it is done or a signal arrives, and
+// returns the exit code. All that it has to say goes to w.
+func run(args, env []string, w io.Writer, signals <-chan os.Signal) int {
+	s, err := parse(args, env, w)
 	if errors.Is(err, flag.ErrHelp) {
 		return 0
 	}
@@ -38,6 +38,9 @@ func run(args []string, w io.Writer, signals <-chan os.Signal) int {
 		return 0
 	}
 	log := s.log.logger(w)
+	for _, n := range s.notes {
+		log.Log(context.Background(), n.level, n.msg, n.attrs...)
+	}
 	ctx, stop := watch(log, signals)
 	defer stop()
 	if err := serve(ctx, s, log); err != nil {

@@ -115,7 +115,7 @@ func (n *node) readUsers() error {
 
 // listen opens both ports and settles what others are told about them.
 func (n *node) listen() (web net.Listener, err error) {
-	n.cfg.warnTLS(n.log)
+	n.cfg.warnIdle(n.log)
 	if n.tls, err = n.cfg.openTLS(n.log); err != nil {
 		return nil, err
 	}

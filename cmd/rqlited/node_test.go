@@ -22,7 +22,7 @@ type process struct {
 }
 
 // entry is one line of the log.
-type entry struct{ Level, Msg, HTTP, Raft, Err string }
+type entry struct{ Level, Msg, HTTP, Raft, Err, Flag string }
 
 // start runs the program on ports that the kernel chooses.
 func start(t *testing.T, args ...string) *process {
@@ -36,7 +36,7 @@ func start(t *testing.T, args ...string) *process {
 	}
 	args = append([]string{"-log-format", "json", "-http-addr", "127.0.0.1:0", "-raft-addr", "localhost:0"}, args...)
 	go func() {
-		p.code <- run(args, w, p.signals)
+		p.code <- run(args, nil, w, p.signals)
 		w.Close()
 	}()
 	go func() {
@@ -134,6 +134,62 @@ func TestHash(t *testing.T) {
 	p.signals <- syscall.SIGTERM
 	if code, failures := p.end(); code != 0 || len(failures) > 0 {
 		t.Errorf("exit code %d, errors %v; want 0 and none", code, failures)
+	}
+}
+
+// TestFlagsInStatus gives flags to a node and finds them in what it says about itself.
+func TestFlagsInStatus(t *testing.T) {
+	p := start(t, "-raft-snap", "1000", "-raft-snap-int", "7s", "-raft-heartbeat-timeout", "300ms", "-raft-election-timeout", "400ms",
+		"-raft-leader-lease-timeout", "200ms", "-raft-commit-timeout", "20ms", "-raft-apply-timeout", "6s", "-raft-reap-node-timeout", "2h",
+		"-raft-reap-read-only-node-timeout", "1h", "-raft-remove-shutdown", "-compress-snap-transport", "-raft-log-level", "error", "-db-max-ro-conns", "3", "-fk",
+		"-node-id", "n1", t.TempDir())
+	addr := p.await("node starting").HTTP
+	p.await("node started")
+	for key, want := range map[string]string{
+		"node_id": "n1", "snapshot_threshold": "1000", "trailing_logs": "1250", "snapshot_interval": "7s",
+		"heartbeat_timeout": "300ms", "election_timeout": "400ms", "commit_timeout": "20ms", "apply_timeout": "6s",
+		"reap_timeout": "2h0m0s", "reap_read_only_timeout": "1h0m0s", "db_conf.fk_constraints": "true",
+		"raft.config.HeartbeatTimeout": "300000000", "raft.config.ElectionTimeout": "400000000",
+		"raft.config.LeaderLeaseTimeout": "200000000", "raft.config.CommitTimeout": "20000000",
+		"raft.config.SnapshotThreshold": "1000", "raft.config.SnapshotInterval": "7000000000",
+		"raft.config.ShutdownOnRemove": "true", "raft.transport.compress_snap": "true", "raft.config.LogLevel": "ERROR",
+		"sqlite3.conn_pool_stats.ro.max_open_connections": "3", "sqlite3.pragmas.rw.foreign_keys": "1",
+	} {
+		resp, err := http.Get("http://" + addr + "/status?key=store." + key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if err != nil || strings.Trim(string(got), `"`) != strings.Trim(want, `"`) {
+			t.Errorf("store.%s of /status = %s, %v; want %s", key, got, err, want)
+		}
+	}
+	p.signals <- syscall.SIGTERM
+	if code, failures := p.end(); code != 0 || len(failures) > 0 {
+		t.Errorf("exit code %d, errors %v; want 0 and none", code, failures)
+	}
+}
+
+// TestFlagsWithoutEffect expects flags that older scripts may give to be accepted, and pointed out.
+func TestFlagsWithoutEffect(t *testing.T) {
+	elsewhere := filepath.Join(t.TempDir(), "db.sqlite")
+	p := start(t, "-on-disk-path", elsewhere, "-http-no-verify", "-raft-timeout", "500ms", t.TempDir())
+	if e := p.await("flag has a new name"); e.Level != "WARN" || e.Flag != "-raft-timeout" {
+		t.Errorf("%+v; want a warning about -raft-timeout", e)
+	}
+	for _, want := range []string{"-http-no-verify", "-on-disk-path"} {
+		if e := p.await("flag without effect"); e.Level != "WARN" || e.Flag != want {
+			t.Errorf("%+v; want a warning about %s", e, want)
+		}
+	}
+	p.await("node started")
+	p.signals <- syscall.SIGTERM
+	if code, failures := p.end(); code != 0 || len(failures) > 0 {
+		t.Errorf("exit code %d, errors %v; want 0 and none", code, failures)
+	}
+	if _, err := os.Stat(elsewhere); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("%s: %v; want no such file", elsewhere, err)
 	}
 }
 

@@ -29,7 +29,6 @@ func (s *settings) tlsFlags(fs *flag.FlagSet) {
 	fs.StringVar(&h.CA, "http-ca-cert", "", "certificate `file` of the authorities that clients are verified by (default: those of the system)")
 	fs.BoolVar(&h.clients.Verify, "http-verify-client", false, "require and verify client certificates")
 	fs.StringVar(&h.clients.CommonName, "http-verify-common-name", "", "common `name` required in client certificates")
-	fs.BoolVar(&h.servers.NoVerify, "http-no-verify", false, "without effect: nodes do not call each other over HTTP")
 
 	fs.StringVar(&n.Cert, "node-cert", "", "certificate `file` of this node; all that nodes say to each other is encrypted then")
 	fs.StringVar(&n.Key, "node-key", "", "key `file` of this node")
@@ -41,42 +40,43 @@ func (s *settings) tlsFlags(fs *flag.FlagSet) {
 }
 
 // tlsFaults checks what the flags for TLS require of each other, and that their files are there.
-func (s *settings) tlsFaults(fs *flag.FlagSet) []string {
+func (s *settings) tlsFaults(fs *flag.FlagSet) []fault {
 	faults := pairFaults(fs, "http", "node")
 	for _, p := range []struct {
 		name string
 		tls  tlsSettings
 	}{{"http", s.http.tls}, {"node", s.raft.tls}} {
 		if p.tls.clients.CommonName != "" && !p.tls.clients.Verify {
-			faults = append(faults, fmt.Sprintf("-%[1]s-verify-common-name requires -%[1]s-verify-client", p.name))
+			faults = append(faults, refuse(p.name+"-verify-common-name", "-%[1]s-verify-common-name requires -%[1]s-verify-client", p.name))
 		}
 		// What asks for protection must not be without effect.
 		if p.tls.clients.Verify && p.tls.Cert == "" && p.tls.Key == "" {
-			faults = append(faults, fmt.Sprintf("-%[1]s-verify-client requires -%[1]s-cert and -%[1]s-key", p.name))
+			faults = append(faults, refuse(p.name+"-verify-client", "-%[1]s-verify-client requires -%[1]s-cert and -%[1]s-key", p.name))
 		}
 	}
 	if n := s.raft.tls; n.CA != "" && n.Cert == "" && n.Key == "" {
-		faults = append(faults, "-node-ca-cert requires -node-cert and -node-key")
+		faults = append(faults, refuse("node-ca-cert", "-node-ca-cert requires -node-cert and -node-key"))
 	}
 	for _, name := range []string{"http-cert", "http-key", "http-ca-cert", "node-cert", "node-key", "node-ca-cert"} {
 		if file := given(fs, name); file != "" {
 			if _, err := os.Stat(file); errors.Is(err, os.ErrNotExist) {
-				faults = append(faults, fmt.Sprintf("-%s: %s does not exist", name, file))
+				faults = append(faults, refuse(name, "-%s: %s does not exist", name, file))
 			}
 		}
 	}
 	return faults
 }
 
-// warnTLS says which flags for TLS have no effect.
-func (s *settings) warnTLS(log *slog.Logger) {
+// warnIdle says which flags have no effect.
+func (s *settings) warnIdle(log *slog.Logger) {
 	h, n := s.http.tls, s.raft.tls
 	for _, f := range []struct {
 		name string
 		idle bool
 		why  string
 	}{
-		{"-http-no-verify", h.servers.NoVerify, "nodes do not call each other over HTTP"},
+		{"-http-no-verify", s.former.httpNoVerify, "nodes do not call each other over HTTP"},
+		{"-on-disk-path", s.former.onDiskPath != "", "the database is in the data directory, and rebuilt from what is there"},
 		{"-http-ca-cert", h.CA != "" && !h.clients.Verify, "there is no -http-verify-client"},
 		{"-node-no-verify", n.servers.NoVerify && !n.enabled(), "there is no -node-cert"},
 		{"-node-verify-server-name", n.servers.Name != "" && !n.enabled(), "there is no -node-cert"},

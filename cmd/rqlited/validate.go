@@ -12,24 +12,35 @@ import (
 	"time"
 )
 
+// fault is a reason why the settings cannot be used, and the flags that it is about.
+type fault struct {
+	flags []string
+	text  string
+}
+
+// refuse returns a fault about flags, which are separated by spaces.
+func refuse(flags, text string, args ...any) fault {
+	return fault{strings.Fields(flags), fmt.Sprintf(text, args...)}
+}
+
 // faults returns every reason why the settings cannot be used, in rqlite's words and order where
 // rqlite checks the same.
-func (s *settings) faults(fs *flag.FlagSet) []string {
+func (s *settings) faults(fs *flag.FlagSet) []fault {
 	faults := s.reapFaults(fs)
 	if strings.TrimSpace(s.dir) == "" {
-		faults = append(faults, "data directory path is required")
+		faults = append(faults, refuse("data-dir", "data directory path is required"))
 	}
 	return slices.Concat(faults, s.tlsFaults(fs), s.addressFaults(), s.joinFaults(), s.featureFaults(fs),
 		s.rangeFaults(), laterFaults(fs))
 }
 
 // reapFaults refuses a time that is given and would turn reaping off.
-func (s *settings) reapFaults(fs *flag.FlagSet) []string {
-	var faults []string
+func (s *settings) reapFaults(fs *flag.FlagSet) []fault {
+	var faults []fault
 	fs.Visit(func(f *flag.Flag) {
 		if f.Name == "raft-reap-node-timeout" && s.store.Reap.Voter <= 0 ||
 			f.Name == "raft-reap-read-only-node-timeout" && s.store.Reap.ReadOnly <= 0 {
-			faults = append(faults, fmt.Sprintf("-%s must be greater than 0", f.Name))
+			faults = append(faults, refuse(f.Name, "-%s must be greater than 0", f.Name))
 		}
 	})
 	return faults
@@ -37,104 +48,120 @@ func (s *settings) reapFaults(fs *flag.FlagSet) []string {
 
 // addressFaults checks the four addresses. An advertised address is checked for itself only where
 // it is not the bind address, so that one mistake is reported once.
-func (s *settings) addressFaults() []string {
-	var faults []string
-	add := func(text string, args ...any) { faults = append(faults, fmt.Sprintf(text, args...)) }
+func (s *settings) addressFaults() []fault {
+	var faults []fault
+	add := func(flags, text string, args ...any) { faults = append(faults, refuse(flags, text, args...)) }
 	if s.raft.bind == s.http.bind {
-		add("HTTP and Raft addresses must differ")
+		add("http-addr raft-addr", "HTTP and Raft addresses must differ")
 	}
+	public := s.http.flag("http-addr", "http-adv-addr")
 	switch {
 	case hasScheme(s.http.bind) || hasScheme(s.http.advertise):
-		add("HTTP options should not include protocol (http:// or https://)")
+		add("http-addr http-adv-addr", "HTTP options should not include protocol (http:// or https://)")
 	case !isHostPort(s.http.bind):
-		add("HTTP bind address not valid")
+		add("http-addr", "HTTP bind address not valid")
 	case !isHostPort(s.http.public()):
-		add("HTTP advertised HTTP address not valid")
+		add(public, "HTTP advertised HTTP address not valid")
 	case isUnspecified(s.http.public()):
-		add("advertised HTTP address is not routable (%s), specify it via -http-addr or -http-adv-addr", hostOf(s.http.public()))
+		add(public, "advertised HTTP address is not routable (%s), specify it via -http-addr or -http-adv-addr", hostOf(s.http.public()))
 	}
+	public = s.raft.flag("raft-addr", "raft-adv-addr")
 	switch {
 	case !isHostPort(s.raft.bind):
-		add("raft bind address not valid")
+		add("raft-addr", "raft bind address not valid")
 	case !hasNumericPort(s.raft.bind):
-		add("raft bind port not valid")
+		add("raft-addr", "raft bind port not valid")
 	case !isHostPort(s.raft.public()):
-		add("raft advertised address not valid")
+		add(public, "raft advertised address not valid")
 	case isUnspecified(s.raft.public()):
-		add("advertised Raft address is not routable (%s), specify it via -raft-addr or -raft-adv-addr", hostOf(s.raft.public()))
+		add(public, "advertised Raft address is not routable (%s), specify it via -raft-addr or -raft-adv-addr", hostOf(s.raft.public()))
 	case !hasNumericPort(s.raft.public()):
-		add("raft advertised port is not valid")
+		add(public, "raft advertised port is not valid")
 	}
 	if s.raft.bind != s.http.bind && s.raft.public() == s.http.public() {
-		add("advertised HTTP and Raft addresses must differ")
+		add("http-addr http-adv-addr raft-addr raft-adv-addr", "advertised HTTP and Raft addresses must differ")
 	}
 	return faults
 }
 
-func (s *settings) joinFaults() []string {
-	var faults []string
+func (s *settings) joinFaults() []fault {
+	var faults []fault
 	if s.form.BootstrapExpect > 0 && s.readOnly {
-		faults = append(faults, "bootstrapping only applicable to voting nodes")
+		faults = append(faults, refuse("bootstrap-expect raft-non-voter", "bootstrapping only applicable to voting nodes"))
 	}
 	for _, addr := range s.form.Join {
 		if !isHostPort(addr) {
-			faults = append(faults, fmt.Sprintf("%s is an invalid join address", addr))
+			faults = append(faults, refuse("join", "%s is an invalid join address", addr))
 		}
 	}
 	self := slices.Contains(s.form.Join, s.raft.bind) || slices.Contains(s.form.Join, s.raft.public())
 	if self && s.form.BootstrapExpect == 0 {
-		faults = append(faults, "node cannot join with itself unless bootstrapping")
+		faults = append(faults, refuse("join", "node cannot join with itself unless bootstrapping"))
 	}
 	return faults
 }
 
 // rangeFaults checks numbers that the other packages would take for "use the default", or refuse
 // under a name that is not the flag's.
-func (s *settings) rangeFaults() []string {
-	var faults []string
+func (s *settings) rangeFaults() []fault {
+	var faults []fault
+	raft := s.store.Raft
 	for _, f := range []struct {
-		name  string
-		value time.Duration
+		name         string
+		value, least time.Duration // Raft asks for the least
 	}{
-		{"bootstrap-expect-timeout", s.form.BootstrapTimeout},
-		{"cluster-connect-timeout", s.connectTimeout},
-		{"join-interval", s.form.JoinInterval},
-		{"raft-apply-timeout", s.store.Raft.ApplyTimeout},
-		{"raft-commit-timeout", s.store.Raft.CommitTimeout},
-		{"raft-election-timeout", s.store.Raft.ElectionTimeout},
-		{"raft-heartbeat-timeout", s.store.Raft.HeartbeatTimeout},
-		{"raft-snap-int", s.store.Snapshot.Interval},
+		{"bootstrap-expect-timeout", s.form.BootstrapTimeout, 0},
+		{"cluster-connect-timeout", s.connectTimeout, 0},
+		{"join-interval", s.form.JoinInterval, 0},
+		{"raft-apply-timeout", raft.ApplyTimeout, 0},
+		{"raft-commit-timeout", raft.CommitTimeout, time.Millisecond},
+		{"raft-election-timeout", raft.ElectionTimeout, 5 * time.Millisecond},
+		{"raft-heartbeat-timeout", raft.HeartbeatTimeout, 5 * time.Millisecond},
+		{"raft-snap-int", s.store.Snapshot.Interval, 5 * time.Millisecond},
 	} {
-		if f.value <= 0 {
-			faults = append(faults, fmt.Sprintf("-%s must be greater than 0", f.name))
+		switch {
+		case f.value <= 0:
+			faults = append(faults, refuse(f.name, "-%s must be greater than 0", f.name))
+		case f.value < f.least:
+			faults = append(faults, refuse(f.name, "-%s must be at least %s", f.name, f.least))
 		}
 	}
+	if raft.ElectionTimeout > 0 && raft.ElectionTimeout < raft.HeartbeatTimeout {
+		faults = append(faults, refuse("raft-election-timeout raft-heartbeat-timeout",
+			"-raft-election-timeout (%s) must not be less than -raft-heartbeat-timeout (%s)", raft.ElectionTimeout, raft.HeartbeatTimeout))
+	}
+	switch lease := raft.LeaderLeaseTimeout; {
+	case lease < 0:
+		faults = append(faults, refuse("raft-leader-lease-timeout", "-raft-leader-lease-timeout must not be negative"))
+	case lease > 0 && lease < 5*time.Millisecond:
+		faults = append(faults, refuse("raft-leader-lease-timeout", "-raft-leader-lease-timeout must be 0 or at least 5ms"))
+	case raft.HeartbeatTimeout > 0 && lease > raft.HeartbeatTimeout:
+		faults = append(faults, refuse("raft-leader-lease-timeout raft-heartbeat-timeout",
+			"-raft-leader-lease-timeout (%s) must not be more than -raft-heartbeat-timeout (%s)", lease, raft.HeartbeatTimeout))
+	}
 	if s.http.queue.Capacity < 1 {
-		faults = append(faults, "-write-queue-capacity must be at least 1")
+		faults = append(faults, refuse("write-queue-capacity", "-write-queue-capacity must be at least 1"))
 	}
 	if s.http.queue.BatchSize < 1 {
-		faults = append(faults, "-write-queue-batch-size must be at least 1")
+		faults = append(faults, refuse("write-queue-batch-size", "-write-queue-batch-size must be at least 1"))
 	}
 	if s.http.queue.Timeout < 0 {
-		faults = append(faults, "-write-queue-timeout must not be negative")
+		faults = append(faults, refuse("write-queue-timeout", "-write-queue-timeout must not be negative"))
 	}
 	if v := s.store.HashCheckInterval; v != 0 && v < time.Second {
-		faults = append(faults, "-hash-check-interval must be 0 or at least 1s")
-	}
-	if s.store.Raft.LeaderLeaseTimeout < 0 {
-		faults = append(faults, "-raft-leader-lease-timeout must not be negative")
+		faults = append(faults, refuse("hash-check-interval", "-hash-check-interval must be 0 or at least 1s"))
 	}
 	if s.form.JoinAttempts <= 0 {
-		faults = append(faults, "-join-attempts must be greater than 0")
+		faults = append(faults, refuse("join-attempts", "-join-attempts must be greater than 0"))
 	}
 	if s.form.BootstrapExpect < 0 {
-		faults = append(faults, "-bootstrap-expect must not be negative")
+		faults = append(faults, refuse("bootstrap-expect", "-bootstrap-expect must not be negative"))
 	}
 	if s.store.MaxReaders < 0 {
-		faults = append(faults, "-db-max-ro-conns must not be negative")
+		faults = append(faults, refuse("db-max-ro-conns", "-db-max-ro-conns must not be negative"))
 	}
 	if s.snapWALSize > math.MaxInt64 {
-		faults = append(faults, "-raft-snap-wal-size is too large")
+		faults = append(faults, refuse("raft-snap-wal-size", "-raft-snap-wal-size is too large"))
 	}
 	return faults
 }
