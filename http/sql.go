@@ -9,6 +9,9 @@ import (
 	"rqlited/rewrite"
 )
 
+// maxAnalysed bounds, in bytes, the statements of a call of /db/sql: that costs as much as to run them, and is for people.
+const maxAnalysed = 1 << 20
+
 // analysis is what /db/sql tells of a statement.
 type analysis struct {
 	Original  string `json:"original"`
@@ -25,6 +28,13 @@ func (s *Server) analyse(w http.ResponseWriter, c *call) error {
 	stmts, err := s.statements(w, c, command.Unified) // the kind that has no raw form
 	if err != nil {
 		return err
+	}
+	total := 0
+	for i := range stmts {
+		total += len(stmts[i].SQL)
+	}
+	if total > maxAnalysed {
+		return tooLarge("statements to analyse have more than %d bytes", maxAnalysed)
 	}
 	var from rewrite.Sources
 	if !c.params.has("norwrandom") {

@@ -31,6 +31,7 @@ func TestAnalyse(t *testing.T) {
 			"{\n    \"results\": \\[\n        {\n            \"original\": \"SELECT 1\",\n            \"rewritten\": \"SELECT 1\"\n        }\n    \\]\n}"},
 		{"timings", "POST", "/db/sql?timings", `["SELECT 1"]`, 200, `{"results":\[{"original":"SELECT 1","rewritten":"SELECT 1"}\],"time":[0-9.e-]+}`},
 		{"raw", "POST", "/db/sql", "SELECT 1", 400, "invalid JSON body\n"},
+		{"long", "POST", "/db/sql", `["` + strings.Repeat(" ", 1<<20) + `","SELECT 1"]`, 413, "statements to analyse have more than 1048576 bytes\n"},
 		{"nothing", "POST", "/db/sql", "[]", 400, "no statements\n"},
 	}
 	for _, tt := range tests {

@@ -1,6 +1,9 @@
 package rewrite
 
-import "strings"
+import (
+	"regexp"
+	"strings"
+)
 
 type kind uint8
 
@@ -105,7 +108,8 @@ func measure(s string) (kind, int) {
 	c := s[0]
 	switch {
 	case (c == 'x' || c == 'X') && len(s) > 1 && s[1] == '\'':
-		return blob(s)
+		k, n := text(s[1:])
+		return k, n + 1
 	case wordByte(c) && !digit(c) && c != '$':
 		return word, span(s, wordByte)
 	case digit(c) || c == '.' && len(s) > 1 && digit(s[1]):
@@ -151,35 +155,10 @@ func text(s string) (kind, int) {
 	return illegal, len(s)
 }
 
-func blob(s string) (kind, int) {
-	n := 2 + span(s[2:], func(c byte) bool { return digit(c) || c|0x20 >= 'a' && c|0x20 <= 'f' })
-	if n < len(s) && s[n] == '\'' && n%2 == 0 {
-		return literal, n + 1
-	}
-	return illegal, upTo(s, 2, "'")
-}
+var numbers = regexp.MustCompile(`^(0[xX][0-9a-fA-F_]+|[0-9_]*(\.[0-9_]*)?([eE][+-]?[0-9][0-9_]*)?)`)
 
-// numeral measures a number. Digits may be separated by single underscores.
 func numeral(s string) (kind, int) {
-	digits := func(c byte) bool { return digit(c) || c == '_' }
-	n := 0
-	if s[0] == '0' && len(s) > 2 && s[1]|0x20 == 'x' {
-		n = 2 + span(s[2:], func(c byte) bool { return digits(c) || c|0x20 >= 'a' && c|0x20 <= 'f' })
-	} else {
-		n = span(s, digits)
-		if n < len(s) && s[n] == '.' {
-			n += 1 + span(s[n+1:], digits)
-		}
-		if e := s[n:]; len(e) > 1 && e[0]|0x20 == 'e' {
-			sign := 1
-			if (e[1] == '+' || e[1] == '-') && len(e) > 2 {
-				sign = 2
-			}
-			if digit(e[sign]) {
-				n += sign + span(e[sign:], digits)
-			}
-		}
-	}
+	n := numbers.FindStringIndex(s)[1]
 	if more := span(s[n:], wordByte); more > 0 {
 		return illegal, n + more
 	}
@@ -188,31 +167,14 @@ func numeral(s string) (kind, int) {
 
 // parameter measures a named parameter, which may be one of Tcl: $a::b(c).
 func parameter(s string) (kind, int) {
-	i, named := 1, false
-	for i < len(s) {
-		switch {
-		case wordByte(s[i]):
-			named = true
-			i++
-		case strings.HasPrefix(s[i:], "::"):
-			i += 2
-		case s[i] == '(' && named:
-			n := i + span(s[i:], func(c byte) bool { return c != ')' && strings.IndexByte(" \t\n\v\f\r", c) < 0 })
-			if n < len(s) && s[n] == ')' {
-				return variable, n + 1
-			}
-			return illegal, n
-		default:
-			if named {
-				return variable, i
-			}
-			return illegal, i
-		}
+	n := 1 + span(s[1:], func(c byte) bool { return wordByte(c) || c == ':' })
+	if n == 1 {
+		return illegal, n
 	}
-	if named {
-		return variable, i
+	if n < len(s) && s[n] == '(' {
+		n = upTo(s, n, ")")
 	}
-	return illegal, i
+	return variable, n
 }
 
 // span returns how many bytes at the beginning of s are in a class.
