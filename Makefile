@@ -13,6 +13,7 @@
 #                  points they tried; all they have to say is in bin/prove.log
 #   make fuzz      each fuzz target, and the random test of the snapshot store against a model, for
 #                  FUZZTIME (default 30s; a number and s, m or h)
+#   make licenses  http/licenses.txt, after a module was added or has another version
 #   make bench     a table of what snapshots, compaction and restarts cost for databases of SIZES
 #                  (default "16 256 1024" MiB; six times the largest should be free in TMPDIR), then all
 #                  benchmarks beside the code
@@ -112,6 +113,10 @@ fuzz-model: cc
 bench: build
 	$(GO) run ./internal/bench bin/rqlited $(SIZES)
 	$(GO) test -run '^$$' -bench . -benchmem $(UNIT)
+
+.PHONY: licenses
+licenses:
+	@GO=$(GO) sh .ci/licenses >http/licenses.txt
 
 .PHONY: cc
 cc:

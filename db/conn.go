@@ -249,7 +249,7 @@ func (c *conn) prepare(sql string) (*stmt, string, error) {
 		C.db_finalize(c.c, s.s)
 		return nil, "", err
 	}
-	if s.seen&C.SEEN_PRAGMA == 0 && c.c.heavy == 0 && len(sql) <= cachedBytes && strings.TrimSpace(tail) == "" {
+	if s.seen&C.SEEN_PRAGMA == 0 && !s.explain && c.c.heavy == 0 && len(sql) <= cachedBytes && strings.TrimSpace(tail) == "" {
 		s.sql = sql
 	}
 	return s, tail, nil

@@ -35,6 +35,7 @@ type Node interface {
 
 	WaitApplied(ctx context.Context, index uint64) error
 	Snapshot(ctx context.Context, trailing uint64) error // trailing: log entries to keep; 0 is the store's default
+	Compact(ctx context.Context) (deltas int, err error) // how many have become part of the base
 	Hash(ctx context.Context) (store.StateHash, error)   // of the state as it is now
 }
 

@@ -7,6 +7,7 @@ type counter int
 
 const (
 	noCounter counter = iota - 1
+	analyses
 	authFail
 	authOK
 	executeStmts
@@ -34,12 +35,14 @@ const (
 	requestStmts
 	requests
 	statusCalls
+	userReaps
 	userSnapshots
 	numCounters
 )
 
 // counterNames are the names in the "http" map of /debug/vars.
 var counterNames = [numCounters]string{
+	analyses:       "sql_analyze",
 	authFail:       "auth_fail",
 	authOK:         "auth_ok",
 	executeStmts:   "execute_stmts_rx",
@@ -69,6 +72,7 @@ var counterNames = [numCounters]string{
 	requestStmts:  "request_stmts_rx",
 	requests:      "requests",
 	statusCalls:   "num_status",
+	userReaps:     "user_reaps",
 	userSnapshots: "user_snapshots",
 }
 

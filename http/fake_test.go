@@ -44,6 +44,8 @@ type fakeNode struct {
 	waitedFor   uint64
 	snapshotErr error
 	trailing    uint64
+	deltas      int
+	compactErr  error
 	hash        func(ctx context.Context) (store.StateHash, error)
 }
 
@@ -65,6 +67,8 @@ func (n *fakeNode) Check(*command.Request) error { return n.refusal }
 func (n *fakeNode) Watch(uint64) (func() (bool, error), func()) {
 	return func() (bool, error) { return n.appliedHere, n.appliedErr }, func() {}
 }
+
+func (n *fakeNode) Compact(context.Context) (int, error) { return n.deltas, n.compactErr }
 
 func (n *fakeNode) Hash(ctx context.Context) (store.StateHash, error) { return n.hash(ctx) }
 

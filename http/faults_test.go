@@ -111,6 +111,7 @@ func (notOpen) Ready() error                                { return store.ErrNo
 func (notOpen) Failed() error                               { return nil }
 func (notOpen) Check(*command.Request) error                { return store.ErrNotOpen }
 func (notOpen) Watch(uint64) (func() (bool, error), func()) { return nil, nil }
+func (notOpen) Compact(context.Context) (int, error)        { return 0, store.ErrNotOpen }
 func (notOpen) Hash(context.Context) (store.StateHash, error) {
 	return store.StateHash{}, store.ErrNotOpen
 }

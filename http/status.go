@@ -37,6 +37,14 @@ func (s *Server) status(w http.ResponseWriter, c *call) error {
 	return nil
 }
 
+// extensions serves GET /extensions: that part of /status alone, which is what people look for there.
+func (s *Server) extensions(w http.ResponseWriter, c *call) error {
+	if part := s.cfg.Status["extensions"]; part != nil {
+		return writeJSON(w, c, part())
+	}
+	return writeJSON(w, c, struct{}{})
+}
+
 // statusParts returns the parts of /status by name: those of the Server and those of Config.
 func (s *Server) statusParts() (map[string]any, error) {
 	osPart, err := osStatus()

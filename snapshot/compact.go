@@ -16,8 +16,9 @@ import (
 // file. From 0 on that is a base, else a delta. Its last snapshot keeps all that makes it itself;
 // the others are superseded.
 type rewriting struct {
-	chain []link
-	from  int
+	chain     []link
+	from      int
+	published bool
 }
 
 func (r *rewriting) run() []link { return r.chain[r.from:] }
@@ -34,13 +35,13 @@ func weight(files []link) (n int64) {
 // due returns what should be done to the chain, the best first. It bounds what is written in all: a
 // base is written when the deltas that it replaces weigh as much, and a delta is merged only once,
 // unless there are thousands. The proof is in docs/design/snapshot-store.md, section 6.
-func (c *Config) due(chain []link) (plans []rewriting) {
+func (c *Config) due(chain []link) (plans []*rewriting) {
 	if c.CompactDeltas < 0 || len(chain) < 2 {
 		return nil
 	}
 	head := &chain[len(chain)-1]
 	if weight(chain[1:]) >= max(head.imageSize(), c.CompactBytes) {
-		plans = append(plans, rewriting{chain, 0})
+		plans = append(plans, &rewriting{chain: chain})
 	}
 	crowded := len(chain) > crowdedDeltas
 	for merges := 0; ; merges++ {
@@ -50,7 +51,7 @@ func (c *Config) due(chain []link) (plans []rewriting) {
 		}
 		run := len(chain) - from
 		if run >= max(c.CompactDeltas, 2) && (crowded || merges == 0 && run >= from) {
-			return append(plans, rewriting{chain, from})
+			return append(plans, &rewriting{chain: chain, from: from})
 		}
 		if !crowded || from == 1 {
 			return plans
@@ -64,16 +65,29 @@ func (c *Config) due(chain []link) (plans []rewriting) {
 // way. An interrupted one leaves a file that the next Open deletes, and nothing else. ErrNoRoom
 // means that it was not begun. If ctx ends first, Compact returns its cause.
 func (s *Store) Compact(ctx context.Context) error {
-	return s.compact(ctx, func(chain []link) []rewriting {
+	_, err := s.Reap(ctx)
+	return err
+}
+
+// Reap is Compact, and returns how many deltas the base has taken in. Each of them made the snapshot before
+// it one that is superseded.
+func (s *Store) Reap(ctx context.Context) (deltas int, err error) {
+	var whole rewriting
+	err = s.compact(ctx, func(chain []link) []*rewriting {
+		whole.chain = chain
 		if len(chain) < 2 {
 			return nil
 		}
-		return []rewriting{{chain, 0}}
+		return []*rewriting{&whole}
 	})
+	if err != nil || !whole.published {
+		return 0, err
+	}
+	return len(whole.chain) - 1, nil
 }
 
 // compact does what plan makes of the chain: the first for which there is room on the disk.
-func (s *Store) compact(ctx context.Context, plan func(chain []link) []rewriting) error {
+func (s *Store) compact(ctx context.Context, plan func(chain []link) []*rewriting) error {
 	err := s.compactAlone(ctx, plan)
 	if err != nil {
 		s.report(err) // now that others may compact
@@ -81,7 +95,7 @@ func (s *Store) compact(ctx context.Context, plan func(chain []link) []rewriting
 	return err
 }
 
-func (s *Store) compactAlone(ctx context.Context, plan func(chain []link) []rewriting) (err error) {
+func (s *Store) compactAlone(ctx context.Context, plan func(chain []link) []*rewriting) (err error) {
 	select {
 	case <-s.closing:
 		return ErrClosed
@@ -93,11 +107,11 @@ func (s *Store) compactAlone(ctx context.Context, plan func(chain []link) []rewr
 	chain, release := s.pinHead()
 	defer release()
 	plans := plan(chain)
-	for i := range plans {
+	for _, r := range plans {
 		var copying bool
-		if copying, err = s.room(&plans[i]); err == nil {
+		if copying, err = s.room(r); err == nil {
 			begun := time.Now()
-			err = s.rewrite(ctx, &plans[i], copying)
+			err = s.rewrite(ctx, r, copying)
 			s.count.rewriting.Add(time.Since(begun).Milliseconds())
 		}
 		if !errors.Is(err, ErrNoRoom) && !errors.Is(err, syscall.ENOSPC) {
@@ -155,6 +169,7 @@ func (s *Store) rewrite(ctx context.Context, r *rewriting, copying bool) error {
 		}
 		return fmt.Errorf("compact snapshot %s: %w", r.head().ID, err)
 	}
+	r.published = true
 	s.count.compactions.Add(1)
 	if r.from > 0 {
 		s.count.merges.Add(1)

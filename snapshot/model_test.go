@@ -210,13 +210,13 @@ func (m *model) merge(r *rapid.T) {
 }
 
 // anyMerge draws where merging begins.
-func (m *model) anyMerge(r *rapid.T) func([]link) []rewriting {
+func (m *model) anyMerge(r *rapid.T) func([]link) []*rewriting {
 	from := rapid.IntRange(1, 5).Draw(r, "from")
-	return func(chain []link) []rewriting {
+	return func(chain []link) []*rewriting {
 		if len(chain) < from+2 {
 			return nil
 		}
-		return []rewriting{{chain, from}}
+		return []*rewriting{{chain: chain, from: from}}
 	}
 }
 

@@ -130,11 +130,11 @@ func stepCompact(w *world) error { return w.s.Compact(context.Background()) }
 // stepMerge merges all deltas.
 func stepMerge(w *world) error { return w.s.compact(context.Background(), mergeAll) }
 
-func mergeAll(chain []link) []rewriting {
+func mergeAll(chain []link) []*rewriting {
 	if len(chain) < 3 {
 		return nil
 	}
-	return []rewriting{{chain, 1}}
+	return []*rewriting{{chain: chain, from: 1}}
 }
 
 // under returns a step that compacts while a delta is published, from within the opening of the

@@ -170,6 +170,39 @@ func TestSnapshotNothingNew(t *testing.T) {
 	}
 }
 
+// TestCompact puts snapshots together that are too few for the store to do it by itself.
+func TestCompact(t *testing.T) {
+	t.Parallel()
+	n := newSingle(t)
+	if deltas, err := n.Compact(t.Context()); deltas != 0 || err != nil {
+		t.Errorf("Compact without a snapshot = %d, %v; want 0", deltas, err)
+	}
+	n.exec(t, "CREATE TABLE foo (v)", "INSERT INTO foo VALUES(hex(zeroblob(20000)))", "CREATE TABLE bar (v)")
+	n.snapshot(t, 0)
+	for range 3 {
+		n.exec(t, "INSERT INTO bar VALUES('a')")
+		n.snapshot(t, 0)
+	}
+	for _, want := range []int{3, 0} {
+		if deltas, err := n.Compact(t.Context()); deltas != want || err != nil {
+			t.Errorf("Compact = %d, %v; want %d", deltas, err, want)
+		}
+	}
+	if got := len(n.snaps.Stats().Snapshots); got != 1 {
+		t.Errorf("%d snapshots are left; want 1", got)
+	}
+	s := n.Store
+	n.close(t)
+	if _, err := s.Compact(t.Context()); !errors.Is(err, ErrNotOpen) {
+		t.Errorf("Compact after Close = %v; want %v", err, ErrNotOpen)
+	}
+	n.open(t)
+	waitLeader(t, n)
+	if got := n.rows(t, command.Weak, "SELECT count(*) FROM bar"); got != "3" {
+		t.Errorf("rows after a restart = %s; want 3", got)
+	}
+}
+
 // TestIdleLog fills the log with entries that change nothing. It must be shortened all the same,
 // and the increment after that must be right.
 func TestIdleLog(t *testing.T) {

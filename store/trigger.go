@@ -50,6 +50,17 @@ func (s *Store) snapshotTrailing(ctx context.Context, trailing uint64) error {
 	return s.takeSnapshot(ctx)
 }
 
+// Compact puts this node's snapshots together into one file and returns how many deltas that has taken in.
+// The head stays what it is. It waits for a compaction under way.
+func (s *Store) Compact(ctx context.Context) (deltas int, err error) {
+	if !s.gate.enter() {
+		return 0, ErrNotOpen
+	}
+	defer s.gate.leave()
+	deltas, err = s.snaps.Reap(ctx)
+	return deltas, s.snaps.note("compact "+snapshotsDir, err)
+}
+
 // keepTrailing sets how many log entries are kept behind a snapshot.
 func (s *Store) keepTrailing(entries uint64) error {
 	if err := s.reload(func(rc *raft.ReloadableConfig) { rc.TrailingLogs = entries }); err != nil {

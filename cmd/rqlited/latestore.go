@@ -98,6 +98,13 @@ func (l *lateStore) Snapshot(ctx context.Context, trailing uint64) error {
 	return store.ErrNotOpen
 }
 
+func (l *lateStore) Compact(ctx context.Context) (int, error) {
+	if st := l.store.Load(); st != nil {
+		return st.Compact(ctx)
+	}
+	return 0, store.ErrNotOpen
+}
+
 func (l *lateStore) Hash(ctx context.Context) (store.StateHash, error) {
 	if st := l.store.Load(); st != nil {
 		return st.Hash(ctx)

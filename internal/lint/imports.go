@@ -16,12 +16,12 @@ const anything = "all"
 // directory, and counts as it.
 var layers = map[string][]string{
 	"cmd/rqlited":     {anything},
-	"http":            {"store", "command", "auth", "internal/certs"},
+	"http":            {"store", "rewrite", "command", "auth", "internal/certs"},
 	"cluster":         {"store", "command", "auth", "internal/certs"},
-	"store":           {"db", "snapshot", "rewrite", "command", "internal/vfs"},
+	"store":           {"db", "snapshot", "command", "internal/vfs"},
 	"snapshot":        {"internal/vfs"},
 	"db":              {"command", "internal/vfs"},
-	"rewrite":         {"command"},
+	"rewrite":         {},
 	"command":         {},
 	"auth":            {},
 	"internal/certs":  {},
@@ -34,7 +34,8 @@ var layers = map[string][]string{
 
 // testLayers says what the tests of a package may import besides, as the table says in words.
 var testLayers = map[string][]string{
-	"db": {"internal/sqlgen"},
+	"db":      {"internal/sqlgen"},
+	"rewrite": {"internal/sqlgen", "db", "command"},
 }
 
 // owner says which directories alone may import a package from outside, or a package below it.
