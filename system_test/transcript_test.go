@@ -4,135 +4,124 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
 )
 
-// exchange is one request of a transcript and the answer that it must get.
-type exchange struct {
-	line        int // in the file
-	method      string
-	path        string
-	contentType string
-	body        string
-
-	status  string            // "200 text/plain; charset=utf-8"; "-" for no content type, "*" for any
-	headers map[string]string // that must be there
-	answer  string
-}
-
-// TestTranscripts plays each transcript to a node of its own and expects the answers byte for
-// byte, but for what cannot be known beforehand.
+// TestTranscripts plays what a single node answers, case by case.
 func TestTranscripts(t *testing.T) {
 	t.Parallel()
-	names, err := filepath.Glob("testdata/transcripts/*.txt")
+	playTranscripts(t, "testdata/transcripts")
+}
+
+// TestConformance plays rqlite's reference of its HTTP API, by its sections. Where the answer here is
+// another one on purpose, the transcript has both, and why.
+func TestConformance(t *testing.T) {
+	t.Parallel()
+	playTranscripts(t, "testdata/conformance")
+}
+
+// playTranscripts plays each transcript of the directory on nodes of its own and expects the answers
+// byte for byte, but for what cannot be known beforehand.
+func playTranscripts(t *testing.T, dir string) {
+	names, err := filepath.Glob(filepath.Join(dir, "*.txt"))
 	if err != nil || len(names) == 0 {
-		t.Fatalf("testdata/transcripts: %v, %v", names, err)
+		t.Fatalf("%s: %v, %v", dir, names, err)
 	}
 	for _, name := range names {
 		t.Run(strings.TrimSuffix(filepath.Base(name), ".txt"), func(t *testing.T) {
-			n := startOne(t)
-			for _, x := range readTranscript(t, name) {
-				got, err := n.do(requestLimit, x.method, x.path, x.contentType, x.body)
-				if err != nil {
-					t.Fatalf("%s:%d: %s %s: %v", name, x.line, x.method, x.path, err)
-				}
-				if d := x.differs(n, got); d != "" {
-					t.Errorf("%s:%d: %s %s %s\n%s", name, x.line, x.method, x.path, x.body, d)
-				}
+			t.Parallel()
+			s := newStage(t)
+			if err := os.CopyFS(s.dir, os.DirFS("testdata/files")); err != nil {
+				t.Fatal(err)
 			}
+			s.playAll(name, readTranscript(t, name))
 		})
 	}
 }
 
-var headerLine = regexp.MustCompile(`^[A-Z][A-Za-z-]+: `)
+// playAll plays what was read from a file, to its end, on one node if it says nothing else.
+func (s *stage) playAll(name string, all []*exchange) {
+	s.t.Helper()
+	if !strings.HasPrefix(all[0].direction, "nodes ") {
+		s.direct("nodes 1")
+	}
+	for _, x := range all {
+		if d := s.play(x); d != "" {
+			s.t.Errorf("%s:%d: %s\n%s", name, x.line, x.name(), d)
+		}
+	}
+}
 
-// readTranscript reads the format that the first lines of execute.txt describe.
+// readTranscript reads a file of the format that testdata/README.md describes.
 func readTranscript(t *testing.T, name string) []*exchange {
 	t.Helper()
 	var all []*exchange
 	var x *exchange
-	var inRequest bool
-	var body *string
+	var last byte    // what the line before began with
+	var text *string // where lines of a body go; nil before the first
 	for i, line := range strings.Split(readFile(t, ".", name), "\n") {
 		if line == "" || line[0] == '#' {
 			continue
 		}
-		text := strings.TrimPrefix(line[1:], " ")
+		mark, rest := line[0], strings.TrimPrefix(line[1:], " ")
+		if mark != last {
+			text = nil
+		}
 		switch {
-		case line[0] == '>' && !inRequest:
-			method, path, _ := strings.Cut(text, " ")
-			x = &exchange{line: i + 1, method: method, path: path, headers: map[string]string{}}
-			all, inRequest, body = append(all, x), true, nil
-		case line[0] == '<' && inRequest:
-			x.status, inRequest, body = text, false, nil
-		case (line[0] == '>') == inRequest && body == nil && headerLine.MatchString(text):
-			key, value, _ := strings.Cut(text, ": ")
-			if inRequest {
-				x.contentType = value // the only header a transcript sends
-			} else {
-				x.headers[key] = value
+		case mark == '=':
+			all, x = append(all, &exchange{line: i + 1, direction: rest}), nil
+		case mark == '>' && (last != '>' || x == nil):
+			method, url, _ := strings.Cut(rest, " ")
+			x = &exchange{line: i + 1, method: method, url: url, headers: map[string]string{}}
+			all = append(all, x)
+		case mark == '>':
+			text = put(rest, x.headers, &x.body, text)
+		case x != nil && mark == '!':
+			x.why += rest
+		case x != nil && mark == '-' && x.why != "":
+			if last != mark {
+				x.rqlite = &reply{status: rest, headers: map[string]string{}}
+				break
 			}
-		case (line[0] == '>') == inRequest && body != nil:
-			*body += "\n" + text
-		case line[0] == '>' && inRequest:
-			x.body, body = text, &x.body
-		case line[0] == '<' && x != nil:
-			x.answer, body = text, &x.answer
+			text = put(rest, x.rqlite.headers, &x.rqlite.body, text)
+		case x != nil && mark == '<':
+			if last != mark {
+				x.want = reply{status: rest, headers: map[string]string{}}
+				break
+			}
+			text = put(rest, x.want.headers, &x.want.body, text)
 		default:
 			t.Fatalf("%s:%d: cannot read %q", name, i+1, line)
+		}
+		last = mark
+	}
+	for _, x := range all {
+		if x.direction == "" && x.want.status == "" || (x.why == "") != (x.rqlite == nil) {
+			t.Fatalf("%s:%d: has no answer, or a reason without rqlite's answer", name, x.line)
 		}
 	}
 	return all
 }
 
-// unknowable replaces what differs from run to run.
-var unknowable = []struct {
-	pattern     *regexp.Regexp
-	replacement string
-}{
-	{regexp.MustCompile(`("time": ?)[0-9][0-9.e+-]*`), "${1}TIME"},
-	{regexp.MustCompile(`("time_s": ?)"[^"]+"`), `${1}"TIME"`},
-	{regexp.MustCompile(`("version": ?)"[^"]+"`), `${1}"VERSION"`},
-	{regexp.MustCompile(`("(?:raft_index|sequence_number)": ?)[1-9][0-9]*`), "${1}N"},
-}
+var headerLine = regexp.MustCompile(`^[A-Z][A-Za-z-]+: `)
 
-func normalize(n *node, text string) string {
-	text = strings.NewReplacer(n.httpAddr, "HTTP_ADDR", n.raftAddr, "RAFT_ADDR").Replace(text)
-	for _, u := range unknowable {
-		text = u.pattern.ReplaceAllString(text, u.replacement)
+// put puts a line where it belongs: among the headers, or into the body once that has begun.
+func put(line string, headers map[string]string, body, begun *string) *string {
+	if begun != nil {
+		*body += "\n" + line
+		return body
 	}
-	return text
-}
-
-// differs says in what the answer is not the expected one.
-func (x *exchange) differs(n *node, got *answer) string {
-	var diffs []string
-	expect := func(what, got, want string) {
-		if got != want {
-			diffs = append(diffs, fmt.Sprintf("%s: %s\n    want: %s", what, got, want))
-		}
+	if headerLine.MatchString(line) {
+		key, value, _ := strings.Cut(line, ": ")
+		headers[key] = value
+		return nil
 	}
-	contentType := got.header.Get("Content-Type")
-	if contentType == "" {
-		contentType = "-"
-	}
-	if strings.HasSuffix(x.status, " *") {
-		contentType = "*"
-	}
-	expect("status", fmt.Sprintf("%d %s", got.status, contentType), x.status)
-	for key, value := range x.headers {
-		expect(key, normalize(n, got.header.Get(key)), value)
-	}
-	expect("body", normalize(n, got.body), x.answer)
-	expect("Access-Control-Allow-Methods", got.header.Get("Access-Control-Allow-Methods"), "OPTIONS, GET, POST")
-	expect("Access-Control-Allow-Headers", got.header.Get("Access-Control-Allow-Headers"), "Content-Type")
-	if got.header.Get("X-Rqlite-Version") == "" {
-		diffs = append(diffs, "no X-Rqlite-Version")
-	}
-	return strings.Join(diffs, "\n")
+	*body = line
+	return body
 }
 
 // statusKeys are the keys of /status that clients and monitoring read.
