@@ -1,6 +1,7 @@
 package system
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -37,7 +38,8 @@ var steadily = []string{"-raft-heartbeat-timeout", "2s", "-raft-election-timeout
 
 // direct does what a direction says: "nodes COUNT FLAGS…" starts new nodes, the first of which leads; "start",
 // "stop", "kill", "pause" and "resume" are followed by the id of a node. A node that starts is waited for, unless
-// it is to be "started": then it only has to answer.
+// it is to be "started": then it only has to answer. "leader" waits until all nodes say that this one leads, and
+// "leaderless" until this one knows of none.
 func (s *stage) direct(direction string) {
 	s.t.Helper()
 	words := strings.Fields(direction)
@@ -65,12 +67,43 @@ func (s *stage) direct(direction string) {
 	case "kill":
 		n.kill()
 	case "pause":
-		n.pause()
+		n.freeze()
 	case "resume":
 		n.resume()
+	case "leader":
+		s.expectLeader(n.raftAddr, s.nodes)
+	case "leaderless":
+		s.expectLeader("", cluster{n})
 	default:
 		s.t.Fatalf("direction %q is none", direction)
 	}
+}
+
+// expectLeader waits until some nodes say that the one with this address leads; empty: that none does.
+func (s *stage) expectLeader(addr string, some cluster) {
+	s.t.Helper()
+	for _, n := range some {
+		within(s.t, formLimit, fmt.Sprintf("the leader that %s knows is %q", n.id, addr), func() error {
+			got, err := n.status()
+			if err == nil && got.Store.Leader.Addr != addr {
+				err = fmt.Errorf("it is %q", got.Store.Leader.Addr)
+			}
+			return err
+		})
+	}
+}
+
+// freeze pauses the node and waits until it does nothing more.
+func (n *node) freeze() {
+	n.t.Helper()
+	n.pause()
+	within(n.t, requestLimit, n.id+" is stopped", func() error {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", n.proc.cmd.Process.Pid))
+		if err == nil && !bytes.Contains(stat, []byte(") T ")) {
+			err = fmt.Errorf("its state is %s", stat)
+		}
+		return err
+	})
 }
 
 // set ends the nodes of before and starts others.
@@ -82,9 +115,12 @@ func (s *stage) set(count int, flags []string) {
 		}
 	}
 	s.nodes, s.auth = nil, slices.Contains(flags, "-auth")
+	if count > 1 {
+		flags = append(flags, steadily...)
+	}
 	var shown, sent []string
 	for i := range count {
-		n := newNode(s.t, strconv.Itoa(i+1), append(slices.Clone(steadily), flags...)...)
+		n := newNode(s.t, strconv.Itoa(i+1), flags...)
 		n.workDir = s.dir
 		n.dir = filepath.Join(s.dir, fmt.Sprintf("data%d", i+1))
 		if err := os.RemoveAll(n.dir); err != nil {
@@ -94,7 +130,7 @@ func (s *stage) set(count int, flags []string) {
 		shown = append(shown, n.httpAddr, api, n.raftAddr, raft)
 		sent = append(sent, api, n.httpAddr, raft, n.raftAddr)
 		if i > 0 {
-			n.flags = append(n.flags, "-join", s.nodes[0].raftAddr, "-join-interval", "200ms", "-join-attempts", "50")
+			n.flags = append(slices.Clone(n.flags), "-join", s.nodes[0].raftAddr, "-join-interval", "200ms", "-join-attempts", "50")
 		}
 		s.nodes = append(s.nodes, n)
 	}
