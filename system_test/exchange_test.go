@@ -17,6 +17,8 @@ type exchange struct {
 	body    string
 	saved   string // the file that takes the body of the answer, which is not compared then
 
+	terminal bool // the answer is as a terminal shows it: newlines at its end are lost
+
 	want   reply
 	rqlite *reply // what rqlite answers, if that differs on purpose
 	why    string // it does
@@ -74,6 +76,9 @@ func (w *reply) differs(got *answer) string {
 
 // check compares what came back for x. An answer that differs from rqlite's on purpose has to differ.
 func (x *exchange) check(got *answer) string {
+	if x.terminal {
+		got.body = strings.TrimRight(got.body, "\n")
+	}
 	d := x.want.differs(got)
 	if d == "" && x.rqlite != nil && x.rqlite.differs(got) == "" {
 		return "is as from rqlite, but should not: " + x.why

@@ -38,8 +38,8 @@ var steadily = []string{"-raft-heartbeat-timeout", "2s", "-raft-election-timeout
 
 // direct does what a direction says: "nodes COUNT FLAGS…" starts new nodes, the first of which leads; "start",
 // "stop", "kill", "pause" and "resume" are followed by the id of a node. A node that starts is waited for, unless
-// it is to be "started": then it only has to answer. "leader" waits until all nodes say that this one leads, and
-// "leaderless" until this one knows of none.
+// it is to be "started": then it only has to answer. "sync" waits until this one has what is committed, "leader" until
+// all nodes say that it leads, and "leaderless" until it knows of no leader.
 func (s *stage) direct(direction string) {
 	s.t.Helper()
 	words := strings.Fields(direction)
@@ -70,6 +70,8 @@ func (s *stage) direct(direction string) {
 		n.freeze()
 	case "resume":
 		n.resume()
+	case "sync":
+		n.await()
 	case "leader":
 		s.expectLeader(n.raftAddr, s.nodes)
 	case "leaderless":
@@ -79,10 +81,13 @@ func (s *stage) direct(direction string) {
 	}
 }
 
-// expectLeader waits until some nodes say that the one with this address leads; empty: that none does.
+// expectLeader waits until those of the nodes that run say that the one with this address leads; empty: that none does.
 func (s *stage) expectLeader(addr string, some cluster) {
 	s.t.Helper()
 	for _, n := range some {
+		if !n.running() {
+			continue
+		}
 		within(s.t, formLimit, fmt.Sprintf("the leader that %s knows is %q", n.id, addr), func() error {
 			got, err := n.status()
 			if err == nil && got.Store.Leader.Addr != addr {
@@ -185,7 +190,12 @@ func (s *stage) file(name, content string) {
 // play does what one step of an example says and returns what is wrong with what came of it.
 func (s *stage) play(x *exchange) string {
 	s.t.Helper()
-	if x.direction != "" {
+	switch x.direction {
+	case "":
+	case "file":
+		s.file(x.saved, x.body)
+		return ""
+	default:
 		s.direct(x.direction)
 		return ""
 	}
