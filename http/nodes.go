@@ -77,7 +77,9 @@ func (s *Server) ask(c *call, sv store.Server, leaderAddr string) nodeInfo {
 	start := time.Now()
 	meta, err := s.peers.Meta(ctx, sv.Addr, c.params.retries)
 	took := time.Since(start)
-	if errors.Is(ctx.Err(), context.DeadlineExceeded) && err != nil {
+	// A connection may notice the deadline that it has from ctx before ctx does.
+	deadline, bounded := ctx.Deadline()
+	if err != nil && (errors.Is(ctx.Err(), context.DeadlineExceeded) || bounded && !time.Now().Before(deadline)) {
 		info.Error = "timeout waiting for node to respond"
 		return info
 	}

@@ -25,7 +25,8 @@ func threeNodes(f *fixture) {
 		case "127.0.0.1:14102":
 			return PeerMeta{URL: "http://127.0.0.1:14101", Version: "10"}, nil
 		case "127.0.0.1:14112":
-			<-ctx.Done()
+			deadline, _ := ctx.Deadline()
+			<-time.After(time.Until(deadline)) // as a connection does, which knows the deadline and not ctx
 			return PeerMeta{}, errors.New("read tcp: i/o timeout")
 		case "127.0.0.1:14132":
 			<-time.After(204386 * time.Nanosecond) // by the clock of the bubble

@@ -11,6 +11,7 @@
 //	go test ./system_test -run 'Chaos|Moments|Fault|Ready|Programs|Defaults|Poison' -chaos 5m -timeout 0
 //	                                           the long forms of all tests that do harm, for at least a minute each
 //	go test ./system_test -keep DIR            leave data directories and logs in DIR
+//	make clients                               rqlite's own client libraries, which need the network
 //
 // RQLITED_BINARY and RQLITED_RACE stand for the first two flags, RQLITED_TEST_DATA names a folder
 // with real data (chinook.sql, chinook.sqlite).
@@ -21,6 +22,9 @@
 // ledger remembers which writes were acknowledged. Programs send random SQL and remember nothing. A
 // moment is something that happens to one of a node's files, and a trap sends the process a signal
 // when it has come. A vigil and a witness ask a node whether it is ready, and hold it to that.
+//
+// An exchange is one request of an example and the answer that it must get; a stage is the nodes on which
+// examples are played. They are read from transcripts (testdata/README.md) and from the documents.
 //
 // TestFaultN is about the fault with that number of other snapshot stores; P1 to P4 in comments are
 // the scenarios of several processes in which they showed.
