@@ -18,9 +18,9 @@ var (
 	errUnsupported  = errors.New("unsupported")
 )
 
-// answer carries out the call in and appends the frame that answers it to out. An error means
-// that the connection makes no sense.
-func (s *Service) answer(ctx context.Context, out, in []byte) ([]byte, error) {
+// answer carries out the call in of p and appends the frame that answers it to out, or the last of them: those
+// before are sent. An error means that the connection makes no sense.
+func (s *Service) answer(ctx context.Context, out, in []byte, p *caller) ([]byte, error) {
 	c, err := decodeCall(in)
 	if err != nil {
 		return nil, err
@@ -32,7 +32,7 @@ func (s *Service) answer(ctx context.Context, out, in []byte) ([]byte, error) {
 	case callMeta:
 		out = s.Meta().append(out)
 	case callExecute, callQuery, callRequest:
-		out, err = s.request(ctx, out, &c, failed)
+		out, err = s.request(ctx, out, &c, failed, p)
 	case callHash:
 		out, err = s.hashAt(ctx, out, &c, failed)
 	default:
@@ -109,7 +109,7 @@ func (s *Service) Meta() Meta {
 }
 
 // request runs the statements of c and appends the answer to out.
-func (s *Service) request(ctx context.Context, out []byte, c *call, refused error) ([]byte, error) {
+func (s *Service) request(ctx context.Context, out []byte, c *call, refused error, p *caller) ([]byte, error) {
 	kind := command.Unified
 	switch c.typ {
 	case callExecute:
@@ -123,6 +123,9 @@ func (s *Service) request(ctx context.Context, out []byte, c *call, refused erro
 	req, err := command.DecodeRequest(kind, c.body)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
+	}
+	if kind != command.Execute && wantsParts(c.body) {
+		return s.inParts(ctx, out, req, p)
 	}
 	resp, err := s.node.Do(ctx, req)
 	if err != nil {

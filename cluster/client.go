@@ -81,29 +81,39 @@ func (c *Client) Pools() map[string]PoolStatus {
 	return pools
 }
 
-// Do has the node at addr run req, as req.Forward says. Errors:
+// Do has the node at addr run req, as req.Forward says. If the answer comes in parts the results go to
+// req.Sink, but for those in the last part. Errors:
 //   - those of store that the node reported;
 //   - *UnauthorizedError: the node does not permit it to the user;
 //   - *CallError: there was no answer; it is a store.ErrUnknown if a write may have been applied.
 func (c *Client) Do(ctx context.Context, addr string, req *command.Request) (*command.Response, error) {
-	answer, err := c.call(ctx, addr, &call{
-		typ:   requestCall(req.Kind),
-		creds: Credentials{req.Forward.Username, req.Forward.Password},
-		body:  command.AppendRequest([]byte{}, req),
-	}, policy{
+	body := command.AppendRequest([]byte{}, req)
+	p := policy{
 		timeout:    req.Forward.Timeout,
 		retries:    req.Forward.Retries,
 		repeatable: req.Kind == command.Query,
-	})
+	}
+	if req.Sink != nil && req.Kind != command.Execute {
+		body = command.AppendBool(body, fieldParts, true)
+		p.parts = &partReader{kind: req.Kind, sink: req.Sink, addr: addr}
+	}
+	answer, err := c.call(ctx, addr, &call{
+		typ:   requestCall(req.Kind),
+		creds: Credentials{req.Forward.Username, req.Forward.Password},
+		body:  body,
+	}, p)
 	if err != nil {
 		return nil, err
 	}
 	resp, text, err := command.DecodeResponse(req.Kind, answer)
+	if err == nil && text != "" {
+		return nil, remoteError(text, acts[requestCall(req.Kind)])
+	}
+	if err == nil {
+		err = p.parts.complete(resp)
+	}
 	if err != nil {
 		return nil, &CallError{Addr: addr, Sent: true, Err: err}
-	}
-	if text != "" {
-		return nil, remoteError(text, acts[requestCall(req.Kind)])
 	}
 	return resp, nil
 }
@@ -206,6 +216,8 @@ type policy struct {
 	retries    int
 	repeatable bool // a node may carry it out twice
 	once       bool
+
+	parts *partReader // takes an answer in parts, each of which may take the timeout; nil if there is only one
 }
 
 // call makes a call and returns the message that answers it. Its error is a *CallError or
@@ -228,11 +240,12 @@ func (c *Client) tries(ctx context.Context, addr string, cl *call, p policy) ([]
 	if len(frame) > maxFrame+frameHeader {
 		return nil, &CallError{Addr: addr, Err: fmt.Errorf("request of %d bytes: %w", len(frame), ErrTooLarge)}
 	}
+	p.timeout = cmp.Or(p.timeout, callTimeout)
 	attempts := max(1, p.retries)
 	forced := false
 	for n := 0; ; n++ {
 		last := n == attempts
-		answer, renewed, err := c.attempt(ctx, addr, pool, frame, cmp.Or(p.timeout, callTimeout), last)
+		answer, renewed, err := c.attempt(ctx, addr, pool, frame, &p, last)
 		if renewed && !forced {
 			c.counts.fresh.Add(1)
 			forced = true
@@ -241,7 +254,7 @@ func (c *Client) tries(ctx context.Context, addr string, cl *call, p policy) ([]
 			return answer, nil
 		}
 		err.Sent = err.Sent && !p.repeatable
-		if last || p.once || ctx.Err() != nil || err.Sent {
+		if last || p.once || ctx.Err() != nil || err.Sent || p.parts != nil && !p.parts.again() {
 			return nil, err
 		}
 		c.counts.retry(cl.typ)
@@ -251,21 +264,21 @@ func (c *Client) tries(ctx context.Context, addr string, cl *call, p policy) ([]
 
 // attempt sends frame and waits for the answer, once. It reports whether it had to open a
 // connection although there was one, or was asked to.
-func (c *Client) attempt(ctx context.Context, addr string, p *pool, frame []byte, timeout time.Duration, fresh bool,
+func (c *Client) attempt(ctx context.Context, addr string, pool *pool, frame []byte, p *policy, fresh bool,
 ) (answer []byte, renewed bool, failed *CallError) {
-	attempt, cancel := context.WithTimeout(ctx, timeout)
+	attempt, cancel := context.WithTimeout(ctx, p.timeout)
 	defer cancel()
-	conn, renewed, err := c.take(attempt, addr, p, fresh)
+	conn, renewed, err := c.take(attempt, addr, pool, fresh)
 	if err != nil {
 		return nil, renewed, &CallError{Addr: addr, Err: cause(ctx, err)}
 	}
 	deadline, _ := attempt.Deadline()
-	answer, sent, err := exchange(ctx, conn, frame, deadline)
+	answer, sent, err := exchange(ctx, conn, frame, deadline, p)
 	if err == nil {
-		c.give(p, conn)
+		c.give(pool, conn)
 		return answer, renewed, nil
 	}
-	c.drop(p, conn)
+	c.drop(pool, conn)
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		if sent {
 			c.counts.readTimeouts.Add(1)
@@ -284,9 +297,9 @@ func cause(ctx context.Context, err error) error {
 	return err
 }
 
-// exchange sends frame on conn and reads the answer. It reports whether the network has taken all
-// of frame, without which no node acts on it.
-func exchange(ctx context.Context, conn net.Conn, frame []byte, deadline time.Time) (answer []byte, sent bool, err error) {
+// exchange sends frame on conn and reads the answer, or the last part of it. It reports whether the network has
+// taken all of frame, without which no node acts on it.
+func exchange(ctx context.Context, conn net.Conn, frame []byte, deadline time.Time, p *policy) (answer []byte, sent bool, err error) {
 	if err := conn.SetDeadline(deadline); err != nil {
 		return nil, false, err
 	}
@@ -303,13 +316,27 @@ func exchange(ctx context.Context, conn net.Conn, frame []byte, deadline time.Ti
 	if _, err := conn.Write(frame); err != nil {
 		return nil, false, fmt.Errorf("write protobuf bytes: %w", err)
 	}
-	size, err := readLength(conn)
-	if err != nil {
-		return nil, true, fmt.Errorf("read protobuf length: %w", err)
+	for {
+		size, err := readLength(conn)
+		if err != nil {
+			return nil, true, fmt.Errorf("read protobuf length: %w", err)
+		}
+		answer, err = readBody(conn, size, reusable(answer))
+		if err != nil {
+			return nil, true, fmt.Errorf("read protobuf bytes: %w", err)
+		}
+		if p.parts == nil {
+			return answer, true, nil
+		}
+		more, err := p.parts.take(answer)
+		if err != nil || !more {
+			return answer, true, err
+		}
+		if err := conn.SetDeadline(time.Now().Add(p.timeout)); err != nil {
+			return nil, true, err
+		}
+		if ctx.Err() != nil {
+			return nil, true, context.Cause(ctx) // its deadline may have been replaced just now
+		}
 	}
-	answer, err = readBody(conn, size, nil)
-	if err != nil {
-		return nil, true, fmt.Errorf("read protobuf bytes: %w", err)
-	}
-	return answer, true, nil
 }

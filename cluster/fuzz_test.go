@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"net"
 	"testing"
 
 	"github.com/hashicorp/go-msgpack/v2/codec"
@@ -26,6 +27,8 @@ func FuzzAnswer(f *testing.F) {
 	}
 	f.Add([]byte{8, 99})
 	f.Add([]byte{8, 0xe9, 7}) // type 1001
+	inParts := command.AppendBool(command.AppendRequest(nil, &command.Request{Kind: command.Query, Statements: make([]command.Statement, 3)}), fieldParts, true)
+	f.Add(appendCall(nil, &call{typ: callQuery, body: inParts}))
 	node := &fakeNode{
 		do: func(_ context.Context, req *command.Request) (*command.Response, error) {
 			return &command.Response{Results: make([]command.Result, len(req.Statements))}, nil
@@ -39,8 +42,11 @@ func FuzzAnswer(f *testing.F) {
 		return store.StateHash{Index: index, Hash: "00"}, nil
 	}
 	s := &Service{node: node, log: slog.New(slog.DiscardHandler)}
+	near, far := net.Pipe()
+	f.Cleanup(func() { near.Close(); far.Close() })
+	go io.Copy(io.Discard, far) // parts before the last
 	f.Fuzz(func(t *testing.T, in []byte) {
-		out, err := s.answer(t.Context(), nil, in)
+		out, err := s.answer(t.Context(), nil, in, &caller{Conn: near, stall: patience})
 		if err != nil {
 			if !errors.Is(err, ErrMalformed) {
 				t.Errorf("answer() = %v; want %v", err, ErrMalformed)

@@ -58,13 +58,18 @@ func NewRouter(local Local, client *Client, cfg RouterConfig) *Router {
 func (r *Router) Do(ctx context.Context, req *command.Request) (*command.Response, error) {
 	var resp *command.Response
 	servedBy, err := r.turns(ctx, req.Forward.Never, func(ctx context.Context) error {
-		var err error
-		resp, err = r.local.Do(ctx, req)
+		err := begin(req, r.cfg.HTTPAddr)
+		if err == nil {
+			resp, err = r.local.Do(ctx, req)
+		}
 		return err
 	}, func(ctx context.Context, leader string) error {
 		done, failed := r.counts.of(req.Kind)
 		done.Add(1)
-		var err error
+		err := begin(req, leader)
+		if err != nil {
+			return err
+		}
 		if resp, err = r.client.Do(ctx, leader, forwarded(req)); err != nil {
 			failed.Add(1)
 		}
@@ -75,6 +80,17 @@ func (r *Router) Do(ctx context.Context, req *command.Request) (*command.Respons
 	}
 	resp.ServedBy = servedBy
 	return resp, nil
+}
+
+// errBegun means that a part of an answer has gone to the client, so that there is no further attempt.
+var errBegun = errors.New("cluster: a part of the answer has been sent")
+
+// begin begins an attempt to have req answered by the node at addr.
+func begin(req *command.Request, addr string) error {
+	if req.Sink != nil && !req.Sink.Begin(addr) {
+		return errBegun
+	}
+	return nil
 }
 
 // forwarded returns req as the leader has to understand it: Auto has been resolved by its being

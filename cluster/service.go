@@ -115,11 +115,12 @@ func (s *Service) serve(ctx, idle context.Context, conn net.Conn) {
 	// A read that is under way ends; a call and its answer do not.
 	defer context.AfterFunc(idle, func() { conn.SetReadDeadline(time.Unix(0, 1)) })()
 
+	p := &caller{Conn: conn, stall: s.cfg.Stall}
 	var in, out []byte
 	for {
 		var err error
-		if in, err = s.next(idle, conn, in); err == nil {
-			out, err = s.answer(ctx, out, in)
+		if in, err = s.next(idle, p, in); err == nil {
+			out, err = s.answer(ctx, out, in, p)
 		}
 		if err == nil {
 			err = ctx.Err() // a call that was cut short has no answer: its outcome is unknown
@@ -138,26 +139,32 @@ func (s *Service) serve(ctx, idle context.Context, conn net.Conn) {
 }
 
 // next waits for the next call.
-func (s *Service) next(idle context.Context, conn net.Conn, buf []byte) ([]byte, error) {
-	r := &callReader{conn: conn, idle: idle, wait: s.cfg.Idle, stall: s.cfg.Stall}
+func (s *Service) next(idle context.Context, p *caller, buf []byte) ([]byte, error) {
+	r := &callReader{caller: p, idle: idle, wait: s.cfg.Idle, stall: s.cfg.Stall}
 	return readFrame(r, buf)
 }
 
 // callReader gives a peer one time to begin a call and another to go on with it.
 type callReader struct {
-	conn        net.Conn
+	caller      *caller
 	idle        context.Context
 	wait, stall time.Duration
 }
 
 func (r *callReader) Read(p []byte) (int, error) {
-	if err := r.conn.SetReadDeadline(time.Now().Add(r.wait)); err != nil {
+	if early := r.caller.early; len(early) > 0 {
+		n := copy(p, early)
+		r.caller.early = early[n:]
+		r.wait = r.stall
+		return n, nil
+	}
+	if err := r.caller.SetReadDeadline(time.Now().Add(r.wait)); err != nil {
 		return 0, err
 	}
 	if err := r.idle.Err(); err != nil {
 		return 0, err // after the deadline: the end of idle sets one as well
 	}
-	n, err := r.conn.Read(p[:min(len(p), frameChunk)])
+	n, err := r.caller.Read(p[:min(len(p), frameChunk)])
 	r.wait = r.stall
 	return n, err
 }

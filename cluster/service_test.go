@@ -58,7 +58,7 @@ func TestServicePermissions(t *testing.T) {
 	ask := func(t *testing.T, user oneUser, creds Credentials, typ callType, body []byte) string {
 		t.Helper()
 		s := &Service{node: node, cfg: ServiceConfig{Auth: user}}
-		out, err := s.answer(t.Context(), nil, appendCall(nil, &call{typ, creds, body}))
+		out, err := s.answer(t.Context(), nil, appendCall(nil, &call{typ, creds, body}), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -129,7 +129,7 @@ func TestServiceErrors(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(bodies[tt.typ].name, func(t *testing.T) {
 			s := &Service{node: node}
-			out, err := s.answer(t.Context(), nil, appendCall(nil, &call{typ: tt.typ, body: []byte{}}))
+			out, err := s.answer(t.Context(), nil, appendCall(nil, &call{typ: tt.typ, body: []byte{}}), nil)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -118,6 +118,24 @@ type Request struct {
 	Seed uint64
 
 	Forward Forward
+
+	// Sink takes the results of a request that only reads and does not go through the log; then the
+	// Response has none. Nil, and the results of all other requests: the Response has them.
+	Sink Sink
+}
+
+// Sink takes results while they are made, so that nobody has to hold all of them. It is used by one
+// goroutine at a time.
+type Sink interface {
+	// Begin says which node is asked now, by the address that Response.ServedBy has. It takes
+	// everything back that an attempt before has yielded, and reports false if it can't: then there is no
+	// further attempt.
+	Begin(servedBy string) bool
+
+	// Take takes the next result, or a part of one. If there is more, the next call goes on with it:
+	// only the first part has Columns and Types, each may have Values, and the last has Time and Error. An
+	// error ends the request. Nothing of r may be kept.
+	Take(r *Result, more bool) error
 }
 
 // Forward says how a request reaches the leader when this node is not it.

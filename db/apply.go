@@ -178,7 +178,7 @@ func (r *run) result(st *command.Statement) (res command.Result, stops bool, err
 		return r.unified(st)
 	}
 	if st.Returning {
-		res.Rows, err = r.c.query(st, r.req.QualifyColumns)
+		res.Rows, err = r.c.query(st, r.req.QualifyColumns, nil)
 		if err != nil {
 			res.Rows = &command.Rows{}
 		}
@@ -208,7 +208,7 @@ func (r *run) unified(st *command.Statement) (res command.Result, stops bool, er
 		return res, true, err
 	}
 	if readOnly || s != nil && st.Returning {
-		if res.Rows, err = r.c.queryFrom(s, tail, st.Params, r.req.QualifyColumns); err != nil {
+		if res.Rows, err = r.c.queryFrom(s, tail, st.Params, r.req.QualifyColumns, nil); err != nil {
 			res.Rows = &command.Rows{}
 		}
 		return res, true, err

@@ -41,11 +41,17 @@ func BenchmarkApplyBatch(b *testing.B) {
 	}
 }
 
-func benchmarkQuery(b *testing.B, sql string) {
+// noSink takes results and drops them.
+type noSink struct{}
+
+func (noSink) Begin(string) bool                { return true }
+func (noSink) Take(*command.Result, bool) error { return nil }
+
+func benchmarkQuery(b *testing.B, sql string, sink command.Sink) {
 	d := openNew(b)
 	exec(b, d, "CREATE TABLE t (id INTEGER PRIMARY KEY, n TEXT, v REAL)",
 		"WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x+1 FROM c WHERE x<10000) INSERT INTO t(n, v) SELECT 'text ' || x, x/3.0 FROM c")
-	req := &command.Request{Kind: command.Query, Statements: statements(sql)}
+	req := &command.Request{Kind: command.Query, Statements: statements(sql), Sink: sink}
 	b.ReportAllocs()
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
@@ -56,8 +62,12 @@ func benchmarkQuery(b *testing.B, sql string) {
 	})
 }
 
-func BenchmarkQueryOne(b *testing.B)  { benchmarkQuery(b, "SELECT * FROM t WHERE id=5000") }
-func BenchmarkQueryMany(b *testing.B) { benchmarkQuery(b, "SELECT * FROM t") }
+func BenchmarkQueryOne(b *testing.B)  { benchmarkQuery(b, "SELECT * FROM t WHERE id=5000", nil) }
+func BenchmarkQueryMany(b *testing.B) { benchmarkQuery(b, "SELECT * FROM t", nil) }
+func BenchmarkQueryOneToSink(b *testing.B) {
+	benchmarkQuery(b, "SELECT * FROM t WHERE id=5000", noSink{})
+}
+func BenchmarkQueryManyToSink(b *testing.B) { benchmarkQuery(b, "SELECT * FROM t", noSink{}) }
 
 func BenchmarkPrepareUnified(b *testing.B) {
 	d := openNew(b)

@@ -96,6 +96,18 @@ func (c *conn) keepColumns(s *stmt) error {
 	return nil
 }
 
+// keepRows counts n bytes of rows that a read returns as a whole. A write counts its own (sqlite.c).
+func (c *conn) keepRows(s *stmt, n int64, handedOn bool) error {
+	if c.role != reader || c.c.trusted != 0 {
+		return nil
+	}
+	if c.kept += n; handedOn || c.kept <= c.bounds.result {
+		return nil
+	}
+	C.db_reset(c.c, s.s)
+	return &sqlError{code: codeTooBig, msg: c.boundText(C.BOUND_RESULT)}
+}
+
 // boundText is what a client is told about the bound that its statement has met.
 func (c *conn) boundText(hit C.int) string {
 	switch hit {

@@ -344,7 +344,7 @@ func TestReplace(t *testing.T) {
 			if n := value(t, d, "SELECT count(*) FROM r"); n != int64(1) {
 				t.Errorf("%v rows", n)
 			}
-			if rows, err := old.query(&command.Statement{SQL: "SELECT * FROM t"}, false); err != nil {
+			if rows, err := old.query(&command.Statement{SQL: "SELECT * FROM t"}, false, nil); err != nil {
 				t.Errorf("the query under way = %v, %v", rows, err)
 			}
 			if err := d.readers.put(old); err != nil {

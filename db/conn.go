@@ -105,7 +105,8 @@ type conn struct {
 	// replaces the connection.
 	tainted bool
 
-	bounds      bounds // of the writer
+	bounds      bounds // of the writer; a reader has that of results only
+	kept        int64  // bytes of rows that the request has yielded; of a reader
 	used        usage  // by the last entry
 	foreignKeys bool   // are enforced, unless a statement has changed that
 	schema      traits // of the schema as it was when the connection was opened; of a writer
@@ -115,7 +116,7 @@ type conn struct {
 func openConn(path string, flags int, r role, v shim) (*conn, error) {
 	cpath := C.CString(path)
 	defer C.free(unsafe.Pointer(cpath))
-	c := &conn{role: r, cached: make(map[string]*stmt)}
+	c := &conn{role: r, cached: make(map[string]*stmt), bounds: standard}
 	rc := C.db_open(cpath, C.int(flags|openNoMutex), C.int(r), v.v, &c.c)
 	if c.c == nil {
 		return nil, errNoMemory

@@ -50,21 +50,17 @@ func (c *counters) applied(req *command.Request, resp *command.Response) {
 	}
 }
 
-// queried counts the statements of a read, or the read that failed as a whole if there is no resp.
-func (c *counters) queried(req *command.Request, resp *command.Response) {
-	if req.Transaction {
+// queried counts the statements of a read, or the read that failed as a whole with err.
+func (c *counters) queried(q *reading, err error) {
+	if q.req.Transaction {
 		c.queryTransactions.Add(1)
 	}
-	if resp == nil {
+	if err != nil {
 		c.queryErrors.Add(1)
 		return
 	}
-	c.queries.Add(int64(len(resp.Results)))
-	for i := range resp.Results {
-		if resp.Results[i].Error != "" {
-			c.queryErrors.Add(1)
-		}
-	}
+	c.queries.Add(int64(q.done))
+	c.queryErrors.Add(int64(q.failed))
 }
 
 // checkpoint counts an attempt to move the WAL into the main file.

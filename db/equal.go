@@ -91,7 +91,7 @@ func (c *conn) ownQuery(sql string) ([][]any, error) {
 		return nil, err
 	}
 	defer c.release(s)
-	rows, err := c.rows(s, false)
+	rows, err := c.rows(s, false, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -54,8 +54,8 @@ func (c *conn) executeOne(s *stmt, params []command.Param, used *int) (command.W
 
 // query runs st's text for rows. Of several statements only the last is run, as rqlite does and
 // its log entries therefore mean; the others are prepared. A comment after the last semicolon counts
-// as a statement, one that returns nothing, unless what it would hide is a write.
-func (c *conn) query(st *command.Statement, qualify bool) (*command.Rows, error) {
+// as a statement, one that returns nothing, unless what it would hide is a write. Part is as in rows.
+func (c *conn) query(st *command.Statement, qualify bool, part func(*command.Rows) error) (*command.Rows, error) {
 	if err := checkNames(st.Params); err != nil {
 		return nil, err
 	}
@@ -63,11 +63,12 @@ func (c *conn) query(st *command.Statement, qualify bool) (*command.Rows, error)
 	if err != nil || s == nil {
 		return &command.Rows{}, err
 	}
-	return c.queryFrom(s, tail, st.Params, qualify)
+	return c.queryFrom(s, tail, st.Params, qualify, part)
 }
 
 // queryFrom goes on with a query whose first statement is prepared.
-func (c *conn) queryFrom(s *stmt, tail string, params []command.Param, qualify bool) (*command.Rows, error) {
+func (c *conn) queryFrom(s *stmt, tail string, params []command.Param, qualify bool, part func(*command.Rows) error,
+) (*command.Rows, error) {
 	used := 0
 	for {
 		if len(params)-used < s.params {
@@ -86,9 +87,9 @@ func (c *conn) queryFrom(s *stmt, tail string, params []command.Param, qualify b
 				return nil, &sqlError{code: codeReadOnly, msg: msgWrite}
 			}
 			if c.role == reader && s.check() {
-				return c.checkRows(s, qualify)
+				return c.checkRows(s, qualify, part)
 			}
-			return c.rows(s, qualify)
+			return c.rows(s, qualify, part)
 		}
 		used += s.params
 		c.release(s)

@@ -450,7 +450,7 @@ func TestFault1914(t *testing.T) {
 	}
 	held := holdReader(t, d)
 	exec(t, d, "VACUUM", "INSERT INTO small VALUES('later')")
-	rows, err := held.query(&command.Statement{SQL: "SELECT (SELECT count(*) FROM bulk), (SELECT count(*) FROM small)"}, false)
+	rows, err := held.query(&command.Statement{SQL: "SELECT (SELECT count(*) FROM bulk), (SELECT count(*) FROM small)"}, false, nil)
 	if err != nil || fmt.Sprint(rows.Values) != "[[40 0]]" {
 		t.Errorf("a read that began before = %v, %v; want 40, 0", rows, err)
 	}

@@ -193,6 +193,7 @@ func openReader(path string, cfg Config, r role, v shim) (*conn, error) {
 	if err := c.exec("PRAGMA query_only=ON; PRAGMA synchronous=OFF; " + foreignKeys(cfg) + "; SELECT 1 FROM sqlite_schema LIMIT 1"); err != nil {
 		return nil, errors.Join(err, c.close())
 	}
+	c.bounds = cfg.bounds
 	return c, nil
 }
 

@@ -133,7 +133,7 @@ func askAnew(t testing.TB, d *DB) asker {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if res.Rows, err = c.query(&command.Statement{SQL: sql}, false); err != nil {
+		if res.Rows, err = c.query(&command.Statement{SQL: sql}, false, nil); err != nil {
 			res = command.Result{Rows: &command.Rows{}, Error: err.Error()}
 		}
 		if err := c.close(); err != nil {

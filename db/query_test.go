@@ -80,7 +80,7 @@ func TestQueryTransaction(t *testing.T) {
 	}
 	count := command.Statement{SQL: "SELECT count(*) FROM t"}
 	for _, insert := range []string{"INSERT INTO t(n) VALUES('a')", "INSERT INTO t(n) VALUES('b')"} {
-		rows, err := c.query(&count, false)
+		rows, err := c.query(&count, false, nil)
 		if err != nil || rows.Values[0][0] != int64(0) {
 			t.Errorf("count is %v, %v; want 0", rows, err)
 		}
@@ -139,9 +139,8 @@ func TestCloseEndsQueries(t *testing.T) {
 	}
 	done := make(chan error)
 	go func() {
-		ctx := context.Background()
-		_, err := queryAll(ctx, ctx, c.conn, &command.Request{Kind: command.Query, Statements: statements(endless)})
-		done <- errors.Join(err, d.readers.put(c))
+		q := reading{d: d, c: c.conn, req: &command.Request{Kind: command.Query, Statements: statements(endless)}}
+		done <- errors.Join(q.run(context.Background()), d.readers.put(c))
 	}()
 	if err := d.Close(); err != nil {
 		t.Error(err)

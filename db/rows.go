@@ -19,6 +19,12 @@ const (
 	batchBytes = 64 << 10
 )
 
+// Memory of a row and of a value in it, beside the bytes of the value.
+const (
+	goRow   = 24
+	goValue = 40
+)
+
 // Storage classes, as sqlite.c writes them before each value.
 const (
 	typeInteger = 1
@@ -79,9 +85,10 @@ func kindOf(declared string) kind {
 	return plain
 }
 
-// rows runs s and returns all its rows. The names and types may be shared with other results and
-// must not be changed.
-func (c *conn) rows(s *stmt, qualify bool) (*command.Rows, error) {
+// rows runs s and returns its rows. If part is not nil it is given those that there are while more follow;
+// then rows returns the rest. What part is given is changed when it has returned. Names and types may be
+// shared with other results and must not be changed.
+func (c *conn) rows(s *stmt, qualify bool, part func(*command.Rows) error) (*command.Rows, error) {
 	if err := c.beforeStep(s); err != nil {
 		return nil, err
 	}
@@ -107,16 +114,32 @@ func (c *conn) rows(s *stmt, qualify bool) (*command.Rows, error) {
 	if meta.derive && b.rows > 0 {
 		out.Types = d.derive(b.data)
 	}
-	out.Values = d.decode(nil, b)
-	for rc == C.int(codeRow) {
+	for {
+		if err := c.keepRows(s, d.size(b), part != nil); err != nil {
+			return nil, err
+		}
+		out.Values = d.decode(out.Values, b)
+		if rc != C.int(codeRow) {
+			return out, nil
+		}
+		if part != nil {
+			if err := part(out); err != nil {
+				C.db_reset(c.c, s.s)
+				return nil, err
+			}
+			d.reuse = true
+			out = &command.Rows{Values: out.Values[:0]}
+		}
 		rc = C.db_rows(c.c, s.s, batchRows, batchBytes)
 		if err := c.rowsFailed(s, rc); err != nil {
 			return nil, err
 		}
-		out.Values = d.decode(out.Values, batch{bytesOf(&c.c.buf), int(c.c.rows)})
+		b = batch{bytesOf(&c.c.buf), int(c.c.rows)}
 	}
-	return out, nil
 }
+
+// batchSize returns the bytes of the rows that SQLite has yielded last.
+func (c *conn) batchSize() int64 { return int64(c.c.buf.n) }
 
 func (c *conn) rowsFailed(s *stmt, rc C.int) error {
 	if (rc == codeRow || rc == codeDone) && c.c.overfull == 0 {
@@ -182,8 +205,15 @@ func cutText(p []byte) (string, []byte) {
 
 // decoder turns batches into values.
 type decoder struct {
-	meta  *columns
-	kinds []kind // with the kinds of untyped columns as the first row decided
+	meta   *columns
+	kinds  []kind // with the kinds of untyped columns as the first row decided
+	reuse  bool   // the values of the last batch are not needed any more
+	values []any  // of the last batch
+}
+
+// size returns about how much memory the rows of b take once they are decoded.
+func (d *decoder) size(b batch) int64 {
+	return int64(len(b.data) + b.rows*(goRow+len(d.kinds)*goValue))
 }
 
 // derive decides the columns without a declared type by their value in the first row, and
@@ -224,7 +254,10 @@ func (d *decoder) decode(rows [][]any, b batch) [][]any {
 	if b.rows == 0 || n == 0 {
 		return rows
 	}
-	values := make([]any, b.rows*n) // one allocation for all rows of the batch
+	if !d.reuse || len(d.values) < b.rows*n {
+		d.values = make([]any, b.rows*n) // one allocation for all rows of the batch
+	}
+	values := d.values
 	p := b.data
 	for r := range b.rows {
 		row := values[r*n : (r+1)*n : (r+1)*n]

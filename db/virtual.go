@@ -45,7 +45,7 @@ func (c *conn) readForgetful() error {
 
 // checkRows runs a statement that looks for damage, on a reader. FTS5 would compare the tables as they are with what it
 // remembers of an earlier state; only queries make it forget that. The transaction keeps the state as it is in between.
-func (c *conn) checkRows(s *stmt, qualify bool) (rows *command.Rows, err error) {
+func (c *conn) checkRows(s *stmt, qualify bool, part func(*command.Rows) error) (rows *command.Rows, err error) {
 	if !c.inTransaction() {
 		if err := c.exec("BEGIN"); err != nil {
 			return nil, err
@@ -55,5 +55,5 @@ func (c *conn) checkRows(s *stmt, qualify bool) (rows *command.Rows, err error) 
 	if err := c.loadVirtual(); err != nil {
 		return nil, err
 	}
-	return c.rows(s, qualify)
+	return c.rows(s, qualify, part)
 }

@@ -6,7 +6,7 @@ import (
 )
 
 // answer is the ResponseWriter of every handler. It knows whether the answer has begun, and gives
-// up a client that stops taking it: such a client would hold a whole result in memory for ever.
+// up a client that stops taking it: such a client would hold the read that makes the answer for ever.
 // The same goes for one that does not send the rest of a body that nobody wants, since net/http
 // reads on before it answers. What is bounded is the silence, not the time for the whole answer,
 // which may be long.
@@ -56,8 +56,13 @@ func (a *answer) end() { a.bound() }
 // what it writes. A connection that knows no deadlines has no client that could stall.
 func (a *answer) bound() {
 	now := time.Now()
-	_ = a.conn.SetReadDeadline(now.Add(a.wait))
-	_ = a.conn.SetWriteDeadline(now.Add(2 * a.wait))
+	read := now.Add(a.wait)
+	write := read
+	if a.sent < flushAt {
+		write = write.Add(a.wait) // behind that, net/http has read all that it wanted to
+	}
+	_ = a.conn.SetReadDeadline(read)
+	_ = a.conn.SetWriteDeadline(write)
 }
 
 // unbound lifts the limits while nothing is sent: net/http would cut an HTTP/2 request off whose deadline passes

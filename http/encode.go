@@ -1,8 +1,6 @@
 package http
 
 import (
-	"bytes"
-	"encoding/json"
 	"fmt"
 	"io"
 	"math"
@@ -42,51 +40,113 @@ func formOf(p *params, k command.Kind) form {
 // write answers with resp, or with errText if the request failed as a whole. It returns nil, since
 // there is nobody to tell when a client has gone.
 func (f form) write(w http.ResponseWriter, resp *command.Response, errText string, took time.Duration) error {
-	if resp == nil {
-		resp = &command.Response{}
-	}
-	if !f.pretty {
-		e := &encoder{form: f, w: w}
-		e.envelope(resp, errText, took)
-		e.flush()
-		return nil
-	}
-	var compact, indented bytes.Buffer
-	e := &encoder{form: f, w: &compact}
-	e.envelope(resp, errText, took)
-	e.flush()
-	if err := json.Indent(&indented, compact.Bytes(), "", "    "); err != nil {
-		return fmt.Errorf("indent results: %w", err)
-	}
-	_, _ = w.Write(indented.Bytes())
+	newEncoder(f, w).finish(resp, errText, took)
 	return nil
 }
 
-// encoder writes results as JSON in the form that encoding/json would give them.
+// encoder writes results as JSON in the form that encoding/json would give them, as they come. What has been
+// handed on can't be taken back: an error that arises later stands behind it.
+//
+// It is a command.Sink.
 type encoder struct {
 	form
-	w   io.Writer
-	buf []byte
-	err error // of the first failed write; nothing is written after it
+	w        io.Writer
+	header   http.Header // of w; nil if it has none
+	servedBy string      // to be named there; empty if nobody is
+
+	buf     []byte // not yet handed on
+	indent  indenter
+	sent    bool  // something was handed on
+	err     error // of the first failed write; nothing is written after it
+	results int   // that have been begun
+	part    part
+}
+
+// part is a result that has been begun.
+type part struct {
+	open    bool // the next Take goes on with it
+	start   int  // of it in buf; negative if a part of it has been handed on
+	read    bool // it is that of a read
+	failed  bool // it has an error, behind which nothing may stand
+	columns bool // it has some
+	list    bool // the list of rows has been begun
+	rows    int  // in the list
+
+	// Of rows as objects: the columns in their order there, and what stands before each.
+	order []int
+	keys  [][]byte
+}
+
+func newEncoder(f form, w http.ResponseWriter) *encoder {
+	return &encoder{form: f, w: w, header: w.Header()}
+}
+
+// Begin implements command.Sink.
+func (e *encoder) Begin(servedBy string) bool {
+	if e.sent {
+		return false
+	}
+	e.buf, e.results, e.part = e.buf[:0], 0, part{}
+	e.servedBy = servedBy
+	return true
+}
+
+// Take implements command.Sink.
+func (e *encoder) Take(r *command.Result, more bool) error {
+	first := !e.part.open
+	if first {
+		e.separate()
+		e.results++
+		e.part = part{start: len(e.buf), read: r.Rows != nil || e.kind == command.Query}
+	}
+	e.part.open = more
+	if !e.part.failed || r.Error != "" && e.part.start >= 0 { // SQLite's error counts more
+		e.result(r, first)
+	}
+	return e.err
+}
+
+// separate appends what stands before the next result.
+func (e *encoder) separate() {
+	if e.results == 0 {
+		e.buf = append(e.buf, `{"results":[`...)
+	} else {
+		e.buf = append(e.buf, ',')
+	}
 }
 
 func (e *encoder) flush() {
-	if e.err == nil && len(e.buf) > 0 {
-		_, e.err = e.w.Write(e.buf)
+	out := e.buf
+	if e.pretty {
+		e.indent.out = e.indent.append(e.indent.out[:0], e.buf)
+		out = e.indent.out
+	}
+	if e.err == nil && len(out) > 0 {
+		if !e.sent && e.servedBy != "" && e.header != nil {
+			e.header.Set("X-Rqlite-Served-By", e.servedBy)
+		}
+		e.sent = true
+		_, e.err = e.w.Write(out)
 	}
 	e.buf = e.buf[:0]
+	e.part.start = -1
 }
 
-func (e *encoder) envelope(resp *command.Response, errText string, took time.Duration) {
-	e.buf = append(e.buf, `{"results":[`...)
+// finish writes the results in resp, which may be nil, and all that stands behind the results.
+func (e *encoder) finish(resp *command.Response, errText string, took time.Duration) {
+	if resp == nil {
+		resp = &command.Response{}
+	}
 	for i := range resp.Results {
-		if e.err != nil {
+		if e.Take(&resp.Results[i], false) != nil {
 			return
 		}
-		if i > 0 {
-			e.buf = append(e.buf, ',')
-		}
-		e.result(&resp.Results[i])
+	}
+	if e.part.open && !e.part.failed {
+		e.fail(errText)
+	}
+	if e.results == 0 {
+		e.separate()
 	}
 	e.buf = append(e.buf, ']')
 	if errText != "" {
@@ -106,38 +166,80 @@ func (e *encoder) envelope(resp *command.Response, errText string, took time.Dur
 		e.buf = strconv.AppendUint(e.buf, e.sequence, 10)
 	}
 	e.buf = append(e.buf, '}')
+	e.flush()
 }
 
-// result encodes the outcome of one statement.
-func (e *encoder) result(r *command.Result) {
-	read := r.Rows != nil || e.kind == command.Query
+// result encodes the outcome of one statement, or the next part of it.
+func (e *encoder) result(r *command.Result, first bool) {
 	if r.Error != "" {
-		e.failure(r.Error, read)
+		e.fail(r.Error)
 		return
 	}
 	if r.Rows != nil {
 		if v, ok := unrepresentable(r.Rows.Values); ok {
-			e.failure("JSON cannot represent the value "+strconv.FormatFloat(v, 'g', -1, 64), read)
+			e.fail("JSON cannot represent the value " + strconv.FormatFloat(v, 'g', -1, 64))
 			return
 		}
 	}
+	if first {
+		e.begin(r)
+	}
+	if r.Rows != nil && e.part.columns {
+		e.rows(r.Rows.Values)
+	}
+	if !e.part.open {
+		e.end(r)
+	}
+}
+
+// begin encodes what stands before the rows, or the counters of a write.
+func (e *encoder) begin(r *command.Result) {
 	e.buf = append(e.buf, '{')
+	e.part.columns = r.Rows != nil && len(r.Rows.Columns) > 0
 	switch {
-	case !read:
+	case !e.part.read:
 		e.write(r)
 	case e.associative:
-		e.objects(r.Rows)
-	case r.Rows != nil && len(r.Rows.Columns) > 0:
-		e.arrays(r.Rows)
+		e.beginObjects(r.Rows)
+	case e.part.columns:
+		e.buf = append(e.buf, `"columns":`...)
+		e.strings(r.Rows.Columns)
+		e.buf = append(e.buf, `,"types":`...)
+		e.strings(r.Rows.Types)
 	}
+}
+
+// end encodes what stands behind the rows.
+func (e *encoder) end(r *command.Result) {
+	e.endList()
 	if r.Time != 0 {
 		e.key(`"time":`)
 		e.buf = appendFloat(e.buf, r.Time)
 	}
-	if !read && e.associative {
+	if !e.part.read && e.associative {
 		e.key(`"rows":`)
 		e.buf = append(e.buf, "null"...)
 	}
+	e.buf = append(e.buf, '}')
+}
+
+func (e *encoder) endList() {
+	if e.part.list {
+		e.buf = append(e.buf, ']')
+	}
+}
+
+// fail puts an error in the place of the result. If a part of that has been handed on, it stands behind.
+func (e *encoder) fail(text string) {
+	e.part.failed = true
+	if e.part.start >= 0 {
+		e.buf = e.buf[:e.part.start]
+		e.failure(text)
+		return
+	}
+	e.endList()
+	e.buf = append(e.buf, `,"error":`...)
+	e.buf = appendString(e.buf, text)
 	e.buf = append(e.buf, '}')
 }
 
@@ -151,9 +253,9 @@ func (e *encoder) key(name string) {
 
 // failure encodes a statement's error, which stands alone but for the empty list of an
 // associative read.
-func (e *encoder) failure(text string, read bool) {
+func (e *encoder) failure(text string) {
 	e.buf = append(e.buf, '{')
-	if read && e.associative {
+	if e.part.read && e.associative {
 		e.buf = append(e.buf, `"rows":[],`...)
 	}
 	e.buf = append(e.buf, `"error":`...)
@@ -176,63 +278,62 @@ func (e *encoder) write(r *command.Result) {
 	}
 }
 
-// arrays encodes rows as arrays, in the order of the columns.
-func (e *encoder) arrays(rows *command.Rows) {
-	e.buf = append(e.buf, `"columns":`...)
-	e.strings(rows.Columns)
-	e.buf = append(e.buf, `,"types":`...)
-	e.strings(rows.Types)
-	if len(rows.Values) == 0 {
-		return
+// rows encodes rows as arrays, or as objects with sorted keys.
+func (e *encoder) rows(rows [][]any) {
+	if len(rows) > 0 && !e.part.list {
+		e.buf = append(e.buf, `,"values":[`...)
+		e.part.list = true
 	}
-	e.buf = append(e.buf, `,"values":[`...)
-	for i, row := range rows.Values {
-		if i > 0 {
+	for _, row := range rows {
+		if e.part.rows > 0 {
 			e.buf = append(e.buf, ',')
 		}
-		e.buf = append(e.buf, '[')
-		for j, v := range row {
-			if j > 0 {
-				e.buf = append(e.buf, ',')
-			}
-			e.value(v)
+		e.part.rows++
+		if e.associative {
+			e.object(row)
+		} else {
+			e.array(row)
 		}
-		e.buf = append(e.buf, ']')
 		if e.rowDone(); e.err != nil {
 			return
 		}
+	}
+}
+
+func (e *encoder) array(row []any) {
+	e.buf = append(e.buf, '[')
+	for j, v := range row {
+		if j > 0 {
+			e.buf = append(e.buf, ',')
+		}
+		e.value(v)
 	}
 	e.buf = append(e.buf, ']')
 }
 
-// objects encodes rows as objects with sorted keys. Of columns with the same name the last wins.
-func (e *encoder) objects(rows *command.Rows) {
-	if rows == nil || len(rows.Columns) == 0 {
+func (e *encoder) object(row []any) {
+	e.buf = append(e.buf, '{')
+	for k, col := range e.part.order {
+		e.buf = append(e.buf, e.part.keys[k]...)
+		e.value(at(row, col))
+	}
+	e.buf = append(e.buf, '}')
+}
+
+// beginObjects encodes what stands before rows as objects. Of columns with the same name the last wins.
+func (e *encoder) beginObjects(rows *command.Rows) {
+	if !e.part.columns {
 		e.buf = append(e.buf, `"rows":[]`...)
 		return
 	}
-	order, keys := objectOrder(rows.Columns)
+	e.part.order, e.part.keys = objectOrder(rows.Columns)
 	e.buf = append(e.buf, `"types":{`...)
-	for i, col := range order {
-		e.buf = append(e.buf, keys[i]...)
+	for i, col := range e.part.order {
+		e.buf = append(e.buf, e.part.keys[i]...)
 		e.buf = appendString(e.buf, at(rows.Types, col))
 	}
 	e.buf = append(e.buf, `},"rows":[`...)
-	for i, row := range rows.Values {
-		if i > 0 {
-			e.buf = append(e.buf, ',')
-		}
-		e.buf = append(e.buf, '{')
-		for k, col := range order {
-			e.buf = append(e.buf, keys[k]...)
-			e.value(at(row, col))
-		}
-		e.buf = append(e.buf, '}')
-		if e.rowDone(); e.err != nil {
-			return
-		}
-	}
-	e.buf = append(e.buf, ']')
+	e.part.list = true
 }
 
 // at returns list[i], or nothing if list is too short: results may come from another node, which

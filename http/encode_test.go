@@ -28,8 +28,7 @@ func TestLargeResult(t *testing.T) {
 		var out bytes.Buffer
 		writes := 0
 		e := &encoder{form: form{associative: associative}, w: writerFunc(func(b []byte) { writes++; out.Write(b) })}
-		e.envelope(resp, "", 0)
-		e.flush()
+		e.finish(resp, "", 0)
 		if writes < 3 {
 			t.Errorf("%d writes; want several", writes)
 		}
@@ -71,8 +70,7 @@ func TestClientGone(t *testing.T) {
 	for _, associative := range []bool{false, true} {
 		w := &failingWriter{}
 		e := &encoder{form: form{associative: associative}, w: w}
-		e.envelope(largeResult(), "", 0)
-		e.flush()
+		e.finish(largeResult(), "", 0)
 		if w.writes != 1 || e.err == nil {
 			t.Errorf("%d writes, error %v; want one write", w.writes, e.err)
 		}
@@ -84,8 +82,7 @@ func TestMalformedRows(t *testing.T) {
 	resp := answerOf(rows([]string{"a", "b"}, []string{"text"}, []any{"x"}))
 	var out bytes.Buffer
 	e := &encoder{form: form{associative: true}, w: &out}
-	e.envelope(resp, "", 0)
-	e.flush()
+	e.finish(resp, "", 0)
 	if got, want := out.String(), `{"results":[{"types":{"a":"text","b":""},"rows":[{"a":"x","b":null}]}]}`; got != want {
 		t.Errorf("result = %s; want %s", got, want)
 	}
@@ -104,8 +101,10 @@ func TestUnrepresentable(t *testing.T) {
 	for _, tt := range tests {
 		e := &encoder{form: tt.form}
 		r := rows([]string{"a"}, []string{"real"}, []any{1.5}, []any{tt.v})
-		e.result(&r)
-		if got := string(e.buf); got != tt.want {
+		if err := e.Take(&r, false); err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.TrimPrefix(string(e.buf), `{"results":[`); got != tt.want {
 			t.Errorf("result = %s; want %s", got, tt.want)
 		}
 	}
@@ -116,8 +115,7 @@ func BenchmarkEncode(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		e := &encoder{w: io.Discard}
-		e.envelope(resp, "", 0)
-		e.flush()
+		e.finish(resp, "", 0)
 	}
 }
 

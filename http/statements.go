@@ -45,22 +45,31 @@ func (s *Server) run(w http.ResponseWriter, c *call, k command.Kind, count count
 	req := c.params.request(k, c.caller)
 	req.Statements = stmts
 
-	form := formOf(c.params, k)
+	out := newEncoder(formOf(c.params, k), w)
 	if loggedText(req) && !validText(stmts) {
-		return form.write(w, nil, "string field contains invalid UTF-8", time.Since(start))
+		out.finish(nil, "string field contains invalid UTF-8", time.Since(start))
+		return nil
+	}
+	if k != command.Execute {
+		req.Sink = out
 	}
 	resp, err := s.db.Do(c.Context(), req)
-	if err != nil && inBand(err) {
-		return form.write(w, nil, store.Text(err), time.Since(start))
-	}
-	if err != nil {
-		if req.Forward.Never && leaderUnknown(err) {
-			return s.redirect(w, c)
-		}
+	switch {
+	case err == nil:
+		out.servedBy = s.servedBy(resp.ServedBy)
+		out.finish(resp, "", time.Since(start))
+	case !out.Begin(""):
+		// A part is with the client. What it belongs to says in a later place that it is one.
+		_, text := statusOf(remoteError(err, act))
+		out.finish(nil, text, time.Since(start))
+	case inBand(err):
+		out.finish(nil, store.Text(err), time.Since(start))
+	case req.Forward.Never && leaderUnknown(err):
+		return s.redirect(w, c)
+	default:
 		return remoteError(err, act)
 	}
-	w.Header().Set("X-Rqlite-Served-By", s.servedBy(resp.ServedBy))
-	return form.write(w, resp, "", time.Since(start))
+	return nil
 }
 
 // servedBy returns the address of the node that answered: this one if nobody says otherwise.

@@ -128,8 +128,7 @@ func TestTimings(t *testing.T) {
 	var b []byte
 	w := writerFunc(func(p []byte) { b = append(b, p...) })
 	e := &encoder{form: form{timings: true, raftIndex: true}, w: w}
-	e.envelope(&command.Response{Results: []command.Result{write(3, 1, 0.000047571)}, Index: 322}, "", 481913*time.Nanosecond)
-	e.flush()
+	e.finish(&command.Response{Results: []command.Result{write(3, 1, 0.000047571)}, Index: 322}, "", 481913*time.Nanosecond)
 	want := `{"results":[{"last_insert_id":3,"rows_affected":1,"time":0.000047571}],"time":0.000481913,"raft_index":322}`
 	if string(b) != want {
 		t.Errorf("envelope = %s; want %s", b, want)
@@ -228,6 +227,12 @@ func TestRequest(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			f := newFixture()
 			f.do(t, tt.method, tt.path, tt.body, "Content-Type: "+tt.ctype)
+			for _, req := range f.db.asked {
+				if _, streams := req.Sink.(*encoder); streams == (req.Kind == command.Execute) {
+					t.Errorf("sink of %s = %T", req.Kind, req.Sink)
+				}
+				req.Sink = nil
+			}
 			if len(f.db.asked) != 1 || !reflect.DeepEqual(*f.db.asked[0], tt.want) {
 				t.Errorf("asked %+v; want %+v", f.db.asked, tt.want)
 			}

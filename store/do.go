@@ -17,7 +17,9 @@ import (
 const defaultFSMWait = time.Second
 
 // Do runs req with the consistency its Level asks for and returns one Result per statement that
-// has text, in order. It may set Returning and Explain in the statements of req.
+// has text, in order. It may set Returning and Explain in the statements of req. The results of reads
+// that do not go through the log are given to req.Sink instead, if there is one; what it has been given when
+// Do fails is a part.
 //
 // An error from SQLite belongs to its statement and is reported in that Result; Do itself fails
 // only if the request as a whole was not answered:
@@ -110,7 +112,9 @@ func (s *Store) strongRead(ctx context.Context, req *command.Request) (*command.
 	// The caller may be gone when the entry is applied; then nobody runs the query.
 	inner, cancel := context.WithCancel(ctx)
 	defer cancel()
-	s.fsm.reads.put(e.Seed, inner, req)
+	whole := *req
+	whole.Sink = nil // nothing is applied while the query runs: it must not wait for a client
+	s.fsm.reads.put(e.Seed, inner, &whole)
 	defer s.fsm.reads.take(e.Seed)
 	resp, err := s.propose(ctx, e)
 	switch {

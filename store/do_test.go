@@ -59,6 +59,43 @@ func TestDoRefused(t *testing.T) {
 	}
 }
 
+// takenSink counts what it is given.
+type takenSink struct{ results int }
+
+func (k *takenSink) Begin(string) bool { return true }
+
+func (k *takenSink) Take(*command.Result, bool) error {
+	k.results++
+	return nil
+}
+
+// TestDoSink looks at where results go. What goes through the log must not wait for a client.
+func TestDoSink(t *testing.T) {
+	n := newSingle(t)
+	n.exec(t, "CREATE TABLE foo (id INTEGER PRIMARY KEY)", "INSERT INTO foo VALUES(1)")
+	tests := []struct {
+		req  *command.Request
+		sink bool
+	}{
+		{request(command.Query, command.None, "SELECT 1"), true},
+		{request(command.Query, command.Weak, "SELECT 1"), true},
+		{request(command.Query, command.Linearizable, "SELECT 1"), true},
+		{request(command.Query, command.Auto, "SELECT 1"), true},
+		{request(command.Query, command.Strong, "SELECT 1"), false},
+		{request(command.Unified, command.Weak, "SELECT 1"), true},
+		{request(command.Unified, command.Strong, "SELECT 1"), false},
+		{request(command.Unified, command.None, "INSERT INTO foo VALUES(2) RETURNING id"), false},
+	}
+	for _, tt := range tests {
+		sink := &takenSink{}
+		tt.req.Sink = sink
+		resp, err := n.Do(t.Context(), tt.req)
+		if err != nil || (sink.results == 1) != tt.sink || (len(resp.Results) == 0) != tt.sink {
+			t.Errorf("%s at %s: %d results to the sink, %+v, %v; want some there: %t", tt.req.Kind, tt.req.Level, sink.results, resp, err, tt.sink)
+		}
+	}
+}
+
 // TestStrongReadOnlyHere makes sure that a strong read runs on the node that asked, and nowhere
 // else, and that it is not run by a replay.
 func TestStrongReadOnlyHere(t *testing.T) {
