@@ -281,6 +281,29 @@ func TestSurplus(t *testing.T) {
 	})
 }
 
+// TestHurry checks that clients which take their answers slowly have less time when there are too many of them.
+func TestHurry(t *testing.T) {
+	long := strings.Repeat("x", 10*flushAt)
+	resp := answerOf(rows([]string{"a"}, []string{"text"}, []any{long}))
+	serve(t, answered(resp), func(t *testing.T, s *Server, l *memListener) {
+		s.conns.takers = 1
+		var conns []net.Conn
+		for range 2 {
+			conn := l.dial(t)
+			conns = append(conns, conn)
+			go func() { _, _ = io.WriteString(conn, post(`["a"]`, 5)) }()
+			synctest.Wait()
+		}
+		<-time.After(2 * time.Second)
+		if _, err := io.ReadAll(conns[1]); err != nil || s.conns.taking != 1 {
+			t.Errorf("the second is not cut off: %v; %d are taking", err, s.conns.taking)
+		}
+		if r, err := http.ReadResponse(bufio.NewReader(conns[0]), nil); err != nil || len(text(t, r)) < len(long) {
+			t.Errorf("the first does not get its answer: %v", err)
+		}
+	})
+}
+
 // TestExpectContinue checks that a body that will not be taken is not asked for.
 func TestExpectContinue(t *testing.T) {
 	ask := func(length int) string {

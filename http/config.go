@@ -81,6 +81,7 @@ type Limits struct {
 	Body       int64         // bytes of a request body; zero means 64 MiB
 	Bodies     int64         // bytes of the bodies of all requests, and of what is made of them; zero means 256 MiB
 	Conns      int           // connections, and requests under way; zero means 4096
+	Takers     int           // clients that take their answers slowly; zero means 128
 	Statements int           // statements of a request; zero means 262144
 	Stall      time.Duration // bounds reading a header, and each wait for a client to send or take more; zero means 30 s
 	Idle       time.Duration // bounds the wait for the next request of a connection; zero means 2 min
@@ -152,6 +153,7 @@ func (c Config) withDefaults() Config {
 	c.Limits.Body = cmp.Or(c.Limits.Body, 64<<20)
 	c.Limits.Bodies = cmp.Or(c.Limits.Bodies, 256<<20)
 	c.Limits.Conns = cmp.Or(c.Limits.Conns, 4096)
+	c.Limits.Takers = cmp.Or(c.Limits.Takers, 128)
 	c.Limits.Statements = cmp.Or(c.Limits.Statements, command.MaxStatements)
 	c.Limits.Stall = cmp.Or(c.Limits.Stall, 30*time.Second)
 	c.Limits.Idle = cmp.Or(c.Limits.Idle, 2*time.Minute)

@@ -20,6 +20,9 @@ const (
 	// long each of them has to ask. More are closed at once.
 	surplusConns = 64
 	surplusTime  = 5 * time.Second
+
+	// hurryTime is what a client has for taking a piece of its answer while too many others take their time.
+	hurryTime = time.Second
 )
 
 // conns bounds the connections that clients have open. When there are as many as there may be, one that
@@ -29,6 +32,7 @@ const (
 // being worked on for all of them is a new one refused. All methods are safe for concurrent use.
 type conns struct {
 	limit      int // immutable
+	takers     int // how many may take their answers slowly; immutable
 	complaints *certs.Complaints
 
 	mu      sync.Mutex
@@ -36,6 +40,7 @@ type conns struct {
 	surplus int       // guarded by mu
 	idle    list.List // guarded by mu; of *clientConn without a request, the one that became idle first in front
 	slow    list.List // guarded by mu; of *clientConn whose client does not send, or not take, what it should
+	taking  int       // guarded by mu; calls of Write
 	evicted int64     // guarded by mu
 	refused int64     // guarded by mu
 }
@@ -146,9 +151,26 @@ func (c *clientConn) waitsFor() (over func()) {
 	}
 }
 
-// Write counts as waiting: a client that takes its answer does not let it wait for long.
+// Write counts as waiting: a client that takes its answer does not let it wait for long. A read goes on while
+// its rows are taken, and there can be so many of them only; so when clients keep half of these, others have
+// to hurry.
 func (c *clientConn) Write(b []byte) (int, error) {
 	defer c.waitsFor()()
+	cs := c.of
+	cs.mu.Lock()
+	cs.taking++
+	hurry := cs.taking > cs.takers
+	cs.mu.Unlock()
+	defer func() {
+		cs.mu.Lock()
+		cs.taking--
+		cs.mu.Unlock()
+	}()
+	if hurry {
+		if err := c.SetWriteDeadline(time.Now().Add(hurryTime)); err != nil {
+			return 0, err
+		}
+	}
 	return c.Conn.Write(b)
 }
 

@@ -59,6 +59,7 @@ func NewServer(cfg Config, db Database, n Node, p Peers) *Server {
 	s.bodies = budget.New(s.cfg.Limits.Bodies)
 	s.admission.limit = s.cfg.Limits.Conns
 	s.conns.limit = s.cfg.Limits.Conns
+	s.conns.takers = s.cfg.Limits.Takers
 	s.conns.complaints = certs.NewComplaints(s.log)
 	s.srv = &http.Server{
 		Handler:           s,

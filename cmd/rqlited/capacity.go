@@ -57,9 +57,10 @@ func machineMemory() int64 {
 	return total
 }
 
-// clients bounds what clients may take. A connection takes some 20 KiB, or 48 with a small request on it.
-func (c capacity) clients() httpd.Limits {
+// clients bounds what clients may take, if so many connections may read. A connection takes some 20 KiB, or 48 with a small request on it.
+func (c capacity) clients(readers int) httpd.Limits {
 	return httpd.Limits{
+		Takers: max(1, c.readers(readers)/2),
 		Conns:  int(max(16, min(16384, c.memory/8/(48<<10), int64(c.files-c.reserved())))),
 		Bodies: max(64<<20, min(1<<30, c.memory/8)),
 	}
@@ -88,8 +89,9 @@ func (c capacity) calls() int64 { return max(128<<20, min(2<<30, c.memory/8)) }
 // readers returns how many connections may read, of those that were asked for.
 func (c capacity) readers(asked int) int { return min(asked, max(4, c.files/8)) }
 
-// readMemory returns how many bytes all reads together may take.
-func (c capacity) readMemory() int64 { return max(64<<20, min(2<<30, c.memory/8)) }
+// readMemory returns how many bytes all reads together may take in SQLite. On its way to the client a row is
+// copied some three times.
+func (c capacity) readMemory() int64 { return max(64<<20, min(1<<30, c.memory/16)) }
 
 // queued returns how many bytes queued writes may take.
 func (c capacity) queued() int64 { return max(32<<20, min(256<<20, c.memory/16)) }

@@ -7,7 +7,7 @@ func TestCapacity(t *testing.T) {
 	for _, files := range []int{256, 512, 1024, 2048, 4096, 20000, 1 << 20} {
 		for _, memory := range []int64{512 << 20, 1 << 30, 8 << 30, 1 << 40} {
 			c := capacity{memory, files}
-			l, p := c.clients(), c.peers()
+			l, p := c.clients(256), c.peers()
 			taken := l.Conns + p.MaxNew + p.MaxCalls + p.MaxRaft + readerFiles*c.readers(256)
 			if left := files - taken; left < min(files/8, 512) {
 				t.Errorf("%+v: %d of %d descriptors are left: %+v %+v", c, left, files, l, p)

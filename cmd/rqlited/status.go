@@ -41,7 +41,7 @@ func (n *node) apiConfig(router *cluster.Router) httpd.Config {
 			Pools:        n.pools,
 			Certificates: n.tls.shown,
 		},
-		Limits: n.room.clients(),
+		Limits: n.room.clients(n.cfg.store.MaxReaders),
 		Queue:  queue,
 		Logger: n.log,
 	}
