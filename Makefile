@@ -79,7 +79,7 @@ clients: build
 
 .PHONY: chaos
 chaos: cc
-	RQLITED_RACE=1 $(GO) test -count=1 -timeout 0 -v -run 'Chaos|Moments|Fault|Ready|Programs|Defaults|Poison' ./system_test -chaos $(CHAOS)
+	RQLITED_RACE=1 $(GO) test -count=1 -timeout 0 -v -run 'Chaos|Moments|Fault|Ready|Programs|Defaults|Poison|Siege' ./system_test -chaos $(CHAOS)
 
 .PHONY: race
 race: cc

@@ -9,7 +9,7 @@ import (
 const (
 	maxChecks    = 2               // at a time, and never more than half of the processors
 	maxWaiting   = 64              // for one of them
-	maxWait      = 5 * time.Second // then the password counts as wrong
+	maxWait      = 5 * time.Second // then nobody looks at the password
 	complainOnce = int64(time.Minute)
 )
 
@@ -24,9 +24,12 @@ type gate struct {
 	complained atomic.Int64 // when it was last said that somebody was refused, since began
 }
 
+// checksAtOnce is how many checks run at a time.
+func checksAtOnce() int { return min(maxChecks, max(1, runtime.GOMAXPROCS(0)/2)) }
+
 func newGate() *gate {
 	return &gate{
-		running: make(chan struct{}, min(maxChecks, max(1, runtime.GOMAXPROCS(0)/2))),
+		running: make(chan struct{}, checksAtOnce()),
 		waiting: make(chan struct{}, maxWaiting),
 		began:   time.Now(),
 	}

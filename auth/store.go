@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -72,16 +73,33 @@ func Open(path string, cfg Config) (*Store, error) {
 	return s, nil
 }
 
-// Permitted says whether the user may do what needs the permission. Everyone may do what "*" may,
-// whatever the credentials; an empty username is nobody. If the password has to be compared with a
-// hash and too many others are just being, the answer is no after a while, or at once; it never is
+var (
+	// ErrDenied means that a user may not do what was asked for, or is not who he says he is.
+	ErrDenied = errors.New("auth: denied")
+
+	// ErrBusy means that too many passwords are being compared with hashes to tell.
+	ErrBusy = fmt.Errorf("passwords are checked %d at a time, %d more are waiting, and none waits for more than %s", checksAtOnce(), maxWaiting, maxWait)
+)
+
+// Permit returns nil if the user may do what needs the permission, else ErrDenied. Everyone may do what "*"
+// may, whatever the credentials; an empty username is nobody. If the password has to be compared with a
+// hash and too many others are just being, Permit returns ErrBusy after a while, or at once; it never does
 // for a pair that was right before under the present content of the file.
-func (s *Store) Permitted(username, password, permission string) bool {
+func (s *Store) Permit(username, password, permission string) error {
 	us := s.current()
 	if us.everyone.grant(permission) {
-		return true
+		return nil
 	}
-	return username != "" && s.authentic(us, username, password) && us.find(username).perms.grant(permission)
+	if username == "" {
+		return ErrDenied
+	}
+	if err := s.authentic(us, username, password); err != nil {
+		return err
+	}
+	if !us.find(username).perms.grant(permission) {
+		return ErrDenied
+	}
+	return nil
 }
 
 // Password returns a user's password, for calls to other nodes in that user's name. There is none
@@ -94,31 +112,34 @@ func (s *Store) Password(username string) (string, bool) {
 	return *u.plain, true
 }
 
-// authentic says whether the password is the user's.
-func (s *Store) authentic(us *users, username, password string) bool {
+// authentic returns nil if the password is the user's, else ErrDenied or ErrBusy.
+func (s *Store) authentic(us *users, username, password string) error {
 	d := s.digest(username, password)
 	u := us.find(username)
 	if u.accepts(d) {
-		return true
+		return nil
 	}
 	if us.cost == 0 {
-		return false // without hashes in the file, no attempt takes long
+		return ErrDenied // without hashes in the file, no attempt takes long
 	}
 	// Those who come with the same pair at the same time share one check.
-	ok, _, _ := us.checks.Do(string(d[:]), func() (any, error) {
+	_, err, _ := us.checks.Do(string(d[:]), func() (any, error) {
 		if u.accepts(d) {
-			return true, nil // since a moment ago
+			return nil, nil // since a moment ago
 		}
 		if !s.gate.enter() {
 			if s.gate.complain() {
 				s.log.Warn("passwords not checked, too many at a time", "refused", s.gate.refused.Load())
 			}
-			return false, nil
+			return nil, ErrBusy
 		}
 		defer s.gate.leave()
-		return s.check(us, u, d, password), nil
+		if !s.check(us, u, d, password) {
+			return nil, ErrDenied
+		}
+		return nil, nil
 	})
-	return ok.(bool)
+	return err
 }
 
 // accepts says whether d is known to be right.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 
+	"rqlited/auth"
 	"rqlited/command"
 	"rqlited/store"
 )
@@ -26,19 +27,23 @@ func (s *Service) answer(ctx context.Context, out, in []byte, p *caller) ([]byte
 		return nil, err
 	}
 	s.counts.count(c.typ)
+	return s.reply(ctx, out, &c, s.refusal(&c), p)
+}
+
+// reply appends the frame that answers c: with what carrying it out yields, or with why it is not.
+func (s *Service) reply(ctx context.Context, out []byte, c *call, failed error, p *caller) (_ []byte, err error) {
 	out = beginFrame(out[:0])
-	failed := s.refusal(&c)
 	switch c.typ {
 	case callMeta:
 		out = s.Meta().append(out)
 	case callExecute, callQuery, callRequest:
-		out, err = s.request(ctx, out, &c, failed, p)
+		out, err = s.request(ctx, out, c, failed, p)
 	case callHash:
-		out, err = s.hashAt(ctx, out, &c, failed)
+		out, err = s.hashAt(ctx, out, c, failed)
 	default:
 		var o outcome
 		if failed == nil {
-			o, failed, err = s.act(ctx, &c)
+			o, failed, err = s.act(ctx, c)
 		}
 		o.err = store.Text(failed)
 		if c.typ == callBackup {
@@ -61,46 +66,59 @@ func (s *Service) refusal(c *call) error {
 	if c.typ != callMeta && c.body == nil {
 		return &store.RequestError{Msg: bodies[c.typ].name + " is nil"}
 	}
-	if !s.permitted(c) {
+	err := s.permit(c)
+	if errors.Is(err, auth.ErrBusy) {
+		return &store.OverloadError{Msg: err.Error()}
+	}
+	if err != nil {
 		return store.ErrUnauthorized
 	}
 	return nil
 }
 
-// permitted says whether the user of c may make it.
-func (s *Service) permitted(c *call) bool {
-	may := func(permission string) bool {
-		return s.cfg.Auth.Permitted(c.creds.Username, c.creds.Password, permission)
-	}
+// permit returns nil if the user of c may make it, or the error of the Authorizer.
+func (s *Service) permit(c *call) error {
 	if s.cfg.Auth == nil {
-		return true
+		return nil
+	}
+	all := func(permissions ...string) error {
+		for _, p := range permissions {
+			if err := s.cfg.Auth.Permit(c.creds.Username, c.creds.Password, p); err != nil {
+				return err
+			}
+		}
+		return nil
 	}
 	switch c.typ {
 	case callMeta, callHash, callLoadChunk, callHighwater:
-		return true
+		return nil
 	case callExecute:
-		return may("execute")
+		return all("execute")
 	case callQuery:
-		return may("query")
+		return all("query")
 	case callRequest:
-		return may("query") && may("execute")
+		return all("query", "execute")
 	case callBackup, callBackupStream:
-		return may("backup")
+		return all("backup")
 	case callLoad:
-		return may("load")
+		return all("load")
 	case callRemove:
-		return may("remove")
+		return all("remove")
 	case callNotify:
-		return may("join")
+		return all("join")
 	case callStepdown:
-		return may("leader-ops")
+		return all("leader-ops")
 	case callJoin:
 		if m, err := decodeMember(c.body); err != nil || m.voter {
-			return may("join")
+			return all("join")
 		}
-		return may("join-read-only") || may("join-read-replica")
+		err := all("join-read-only")
+		if errors.Is(err, auth.ErrDenied) {
+			err = all("join-read-replica")
+		}
+		return err
 	}
-	return false
+	return auth.ErrDenied
 }
 
 // Meta returns what peers are told about this node.

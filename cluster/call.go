@@ -123,6 +123,20 @@ func decodeCall(b []byte) (call, error) {
 	return c, nil
 }
 
+// beginningOfCall returns the type of the call that begins with b. It fails with ErrMalformed if that is not
+// told first, as every node does.
+func beginningOfCall(b []byte) (callType, error) {
+	num, wire, n := protowire.ConsumeTag(b)
+	if n > 0 && num == fieldType && wire == protowire.VarintType {
+		if v, m := protowire.ConsumeVarint(b[n:]); m > 0 && v <= math.MaxUint16 {
+			if _, known := bodies[callType(v)]; known {
+				return callType(v), nil
+			}
+		}
+	}
+	return 0, fmt.Errorf("command without a type: %w", ErrMalformed)
+}
+
 func (c *Credentials) decode(b []byte) error {
 	return command.EachField(b, func(f command.Field) error {
 		switch f.Num {

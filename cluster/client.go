@@ -321,7 +321,7 @@ func exchange(ctx context.Context, conn net.Conn, frame []byte, deadline time.Ti
 		if err != nil {
 			return nil, true, fmt.Errorf("read protobuf length: %w", err)
 		}
-		answer, err = readBody(conn, size, reusable(answer))
+		answer, err = readBody(conn, size, reusable(answer), nil)
 		if err != nil {
 			return nil, true, fmt.Errorf("read protobuf bytes: %w", err)
 		}

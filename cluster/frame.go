@@ -6,6 +6,8 @@ import (
 	"io"
 	"net"
 	"time"
+
+	"rqlited/internal/budget"
 )
 
 const (
@@ -16,9 +18,12 @@ const (
 	// answer is the rows of a query, which SQLite can make much larger than anybody can use.
 	maxFrame = 1 << 30
 
-	// frameChunk is what is read or written between two looks at the clock, and the memory that a
-	// peer gets for a length that it only claims.
+	// frameChunk is what is read or written between two looks at the clock.
 	frameChunk = 64 << 10
+
+	// firstChunk is the memory that a peer gets for a length that it only claims. It is free, even if
+	// it is copied, so that at least the type of a call can be read.
+	firstChunk = budget.Free / 2
 )
 
 // readFrame reads one message into buf, which it may replace by a larger one. A connection that
@@ -28,7 +33,7 @@ func readFrame(r io.Reader, buf []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return readBody(r, size, buf)
+	return readBody(r, size, buf, nil)
 }
 
 // readLength reads the length of a message and makes sure that it is within its bound.
@@ -45,13 +50,19 @@ func readLength(r io.Reader) (int, error) {
 }
 
 // readBody reads the size bytes of a message. Memory grows with what really arrives, not with
-// what the length claims.
-func readBody(r io.Reader, size int, buf []byte) ([]byte, error) {
+// what the length claims, and as far as claim does, unless that is nil. With the *budget.FullError
+// that ends it comes what was read before.
+func readBody(r io.Reader, size int, buf []byte, claim *budget.Claim) ([]byte, error) {
 	buf = buf[:0]
 	for len(buf) < size {
 		have := len(buf)
 		// Doubling keeps the copying linear and the memory within twice what has arrived.
-		step := min(size-have, max(have, frameChunk))
+		step := min(size-have, max(have, firstChunk))
+		if claim != nil {
+			if err := claim.Raise(int64(2 * (have + step))); err != nil { // both while one is copied
+				return buf, err
+			}
+		}
 		buf = append(buf, make([]byte, step)...)
 		if _, err := io.ReadFull(r, buf[have:]); err != nil {
 			if err == io.EOF {

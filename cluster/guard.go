@@ -7,9 +7,12 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"os"
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"rqlited/internal/certs"
 )
 
 // Raft decodes what it receives without bounds: a length of 4 GiB for a time is allocated at once,
@@ -46,7 +49,7 @@ const (
 type guard struct {
 	net.Conn
 	r   *bufio.Reader
-	log *slog.Logger
+	log *certs.Complaints
 
 	buf  []byte // holds out; reused once all of out was read
 	out  []byte // checked, not read yet
@@ -97,7 +100,7 @@ type entry struct {
 	large      bool // data is not in guard.data
 }
 
-func newGuard(conn net.Conn, log *slog.Logger) *guard {
+func newGuard(conn net.Conn, log *certs.Complaints) *guard {
 	g := &guard{Conn: conn, log: log}
 	g.r = bufio.NewReaderSize(guardSource{g}, guardBuffer)
 	return g
@@ -134,7 +137,7 @@ func (g *guard) Read(p []byte) (int, error) {
 		return n, nil
 	case g.raw > 0 && g.err == nil:
 		return g.pass(p)
-	case refused(g.err), g.cutOff(), errors.Is(g.err, net.ErrClosed):
+	case refused(g.err), g.cutOff(), g.stalled(), errors.Is(g.err, net.ErrClosed):
 		return 0, io.EOF
 	}
 	return 0, g.err
@@ -146,6 +149,9 @@ func refused(err error) bool { return errors.Is(err, ErrMalformed) || errors.Is(
 // cutOff reports whether the peer hung up within a message. A snapshot that follows one is not
 // part of it: Raft has to hear that it is not whole.
 func (g *guard) cutOff() bool { return g.raw == 0 && errors.Is(g.err, io.ErrUnexpectedEOF) }
+
+// stalled reports whether the peer has paused for too long within a message.
+func (g *guard) stalled() bool { return g.raw == 0 && errors.Is(g.err, os.ErrDeadlineExceeded) }
 
 // fill checks the next part of a message, and as much more as has arrived already.
 func (g *guard) fill() {
@@ -159,9 +165,11 @@ func (g *guard) fill() {
 			}
 			switch {
 			case refused(g.err):
-				g.log.Warn("raft message refused", "peer", g.RemoteAddr().String(), "err", g.err)
+				g.log.Warn("raft message refused", g.err.Error(), slog.String("peer", g.RemoteAddr().String()))
+			case g.stalled():
+				g.log.Warn("raft message stalled", g.err.Error(), slog.String("peer", g.RemoteAddr().String()))
 			case g.cutOff():
-				g.log.Warn("raft message cut off, the peer hung up", "peer", g.RemoteAddr().String())
+				g.log.Warn("raft message cut off, the peer hung up", g.err.Error(), slog.String("peer", g.RemoteAddr().String()))
 			}
 			return
 		}
@@ -322,6 +330,7 @@ func (g *guard) endMessage() error {
 		}
 		g.raw = g.msg.size
 	}
+	prove(g.Conn)
 	return nil
 }
 

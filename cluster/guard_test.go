@@ -15,6 +15,8 @@ import (
 
 	"github.com/hashicorp/go-msgpack/v2/codec"
 	"github.com/hashicorp/raft"
+
+	"rqlited/internal/certs"
 )
 
 // pack encodes v as Raft does.
@@ -72,7 +74,7 @@ func appendRequest(data ...[]byte) raft.AppendEntriesRequest {
 
 // guarded returns what comes out of a guard into which stream went, and the guard.
 func guarded(stream []byte) ([]byte, *guard) {
-	g := newGuard(&memoryConn{Reader: bytes.NewReader(stream)}, slog.New(slog.DiscardHandler))
+	g := newGuard(&memoryConn{Reader: bytes.NewReader(stream)}, certs.NewComplaints(slog.New(slog.DiscardHandler)))
 	out, _ := io.ReadAll(g)
 	return out, g
 }
@@ -216,7 +218,7 @@ func TestGuardCutOff(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			var said bytes.Buffer
-			g := newGuard(&memoryConn{Reader: bytes.NewReader(tt.stream)}, slog.New(slog.NewTextHandler(&said, nil)))
+			g := newGuard(&memoryConn{Reader: bytes.NewReader(tt.stream)}, certs.NewComplaints(slog.New(slog.NewTextHandler(&said, nil))))
 			if _, err := io.ReadAll(g); err != tt.err {
 				t.Errorf("reading ends with %v; want %v", err, tt.err)
 			}
@@ -263,7 +265,7 @@ func TestGuardStall(t *testing.T) {
 		err          error
 	}{
 		{"between messages", msg, msg, 2 * len(msg), nil},
-		{"within a message", msg[:1], msg[1:], 0, os.ErrDeadlineExceeded},
+		{"within a message", msg[:1], msg[1:], 0, io.EOF},
 		{"before a snapshot", snapshot, []byte("bytes"), len(snapshot), os.ErrDeadlineExceeded},
 	}
 	for _, tt := range tests {
@@ -280,7 +282,7 @@ func TestGuardStall(t *testing.T) {
 					time.Sleep(time.Hour)
 					theirs.Write(tt.later)
 				}()
-				g := newGuard(ours, slog.New(slog.DiscardHandler))
+				g := newGuard(ours, certs.NewComplaints(slog.New(slog.DiscardHandler)))
 				n, err := io.ReadFull(g, make([]byte, len(tt.first)+len(tt.later)))
 				ours.Close()
 				<-done

@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"context"
-	"log/slog"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -10,17 +9,19 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"rqlited/internal/certs"
 	"rqlited/store"
 )
 
 // half is a listener that is given its connections, and owns them.
 type half struct {
 	addr  address
+	began time.Time
 	limit int           // connections at a time
 	queue chan net.Conn // delivered, not accepted yet
 	done  chan struct{} // closed by shut
 
-	refused atomic.Int64
+	refused, evicted atomic.Int64
 
 	mu       sync.Mutex
 	conns    map[*heldConn]struct{} // guarded by mu; nil once ended
@@ -38,6 +39,33 @@ type heldConn struct {
 	net.Conn
 	h       *half
 	dialled bool // by this node: does not count against limit, which is there for peers
+
+	heard  atomic.Int64 // when something was read from it last, as a time since h.began
+	proven atomic.Bool  // what a node says has come by it
+	busy   atomic.Bool  // a call of it is being carried out
+}
+
+// spareAfter is how long a proven connection has to be silent to be spared.
+const spareAfter = time.Second
+
+func (c *heldConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	c.heard.Store(int64(time.Since(c.h.began)))
+	return n, err
+}
+
+// prove notes that what a node says has come by conn, if that is a connection of a half.
+func prove(conn net.Conn) {
+	if c, ok := conn.(*heldConn); ok {
+		c.proven.Store(true)
+	}
+}
+
+// work notes whether a call of conn is being carried out.
+func work(conn net.Conn, busy bool) {
+	if c, ok := conn.(*heldConn); ok {
+		c.busy.Store(busy)
+	}
 }
 
 func (c *heldConn) Close() error {
@@ -51,6 +79,7 @@ func (c *heldConn) NetConn() net.Conn { return c.Conn }
 func newHalf(addr string, limit int) *half {
 	return &half{
 		addr:  address(addr),
+		began: time.Now(),
 		limit: limit,
 		queue: make(chan net.Conn),
 		done:  make(chan struct{}),
@@ -65,12 +94,18 @@ func (h *half) open() int64 {
 	return int64(len(h.conns))
 }
 
-// hold makes conn a connection of h. If h has ended, or is full of those that peers opened, it closes
-// conn and returns nil.
+// hold makes conn a connection of h. If h is full of those that peers opened, one that can be spared is
+// closed for it. If there is none, or h has ended, hold closes conn and returns nil.
 func (h *half) hold(conn net.Conn, dialled bool) *heldConn {
-	c := &heldConn{conn, h, dialled}
+	c := &heldConn{Conn: conn, h: h, dialled: dialled}
+	c.heard.Store(int64(time.Since(h.began)))
 	h.mu.Lock()
-	open, room := h.conns != nil, dialled || h.accepted < h.limit
+	open := h.conns != nil
+	var victim *heldConn
+	if open && !dialled && h.accepted >= h.limit {
+		victim = h.spare()
+	}
+	room := dialled || h.accepted < h.limit
 	if open && room {
 		h.conns[c] = struct{}{}
 		if !dialled {
@@ -78,6 +113,10 @@ func (h *half) hold(conn net.Conn, dialled bool) *heldConn {
 		}
 	}
 	h.mu.Unlock()
+	if victim != nil {
+		h.evicted.Add(1)
+		lowest(victim).Close()
+	}
 	if open && room {
 		return c
 	}
@@ -86,6 +125,41 @@ func (h *half) hold(conn net.Conn, dialled bool) *heldConn {
 	}
 	conn.Close()
 	return nil
+}
+
+// spare forgets, and returns, the connection that was silent for the longest of those that no node has
+// proven to be its own; else of those that are silent for a while, and on which no call is being carried out. So
+// strangers, who open connections and leave them, do not keep nodes out. It needs mu.
+func (h *half) spare() *heldConn {
+	var victim *heldConn
+	for c := range h.conns {
+		silent := time.Since(h.began) - time.Duration(c.heard.Load())
+		if c.dialled || c.busy.Load() || c.proven.Load() && silent < spareAfter {
+			continue
+		}
+		if victim == nil || victim.proven.Load() && !c.proven.Load() ||
+			victim.proven.Load() == c.proven.Load() && c.heard.Load() < victim.heard.Load() {
+			victim = c
+		}
+	}
+	if victim != nil {
+		delete(h.conns, victim)
+		h.accepted--
+	}
+	return victim
+}
+
+// relieve closes a connection that can be spared, and reports whether there was one.
+func (h *half) relieve() bool {
+	h.mu.Lock()
+	victim := h.spare()
+	h.mu.Unlock()
+	if victim == nil {
+		return false
+	}
+	h.evicted.Add(1)
+	lowest(victim).Close()
+	return true
 }
 
 // release forgets c, once.
@@ -163,7 +237,7 @@ func (l callsListener) Close() error {
 type layer struct {
 	*half
 	tls TLS
-	log *slog.Logger
+	log *certs.Complaints
 }
 
 var (

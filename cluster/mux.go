@@ -12,6 +12,9 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"rqlited/internal/budget"
+	"rqlited/internal/certs"
 )
 
 // The first byte of a connection.
@@ -31,7 +34,8 @@ type Config struct {
 	// FirstByte bounds the wait for the first byte of a connection, that for TLS included. Zero means 30 s.
 	FirstByte time.Duration
 
-	// Bounds on the connections that peers may have open at a time; more are closed at once.
+	// Bounds on the connections that peers may have open at a time: those that have not said what they are for,
+	// those for calls and those for Raft. Beyond a bound one that can be spared is closed, else the new one.
 	// Zero means 512, and for MaxRaft 256, each of which costs Raft 260 kB.
 	MaxNew, MaxCalls, MaxRaft int
 
@@ -66,6 +70,7 @@ func (c Config) withDefaults() (Config, error) {
 type Mux struct {
 	cfg   Config
 	log   *slog.Logger
+	lines *certs.Complaints
 	ln    net.Listener
 	raft  *half
 	calls *half
@@ -93,6 +98,7 @@ func Listen(cfg Config) (*Mux, error) {
 	m := &Mux{
 		cfg:   cfg,
 		log:   cfg.Logger,
+		lines: certs.NewComplaints(cfg.Logger),
 		ln:    ln,
 		raft:  newHalf(cfg.Advertise, cfg.MaxRaft),
 		calls: newHalf(cfg.Advertise, cfg.MaxCalls),
@@ -107,7 +113,7 @@ func Listen(cfg Config) (*Mux, error) {
 
 // Layer returns the half that carries Raft. Its address is the advertised one. Closing it ends
 // the connections it accepted and dialled.
-func (m *Mux) Layer() raft.StreamLayer { return &layer{half: m.raft, tls: m.cfg.TLS, log: m.log} }
+func (m *Mux) Layer() raft.StreamLayer { return &layer{half: m.raft, tls: m.cfg.TLS, log: m.lines} }
 
 // Calls returns the half that carries calls. Its address is the advertised one.
 func (m *Mux) Calls() net.Listener { return callsListener{m.calls} }
@@ -137,21 +143,46 @@ func (m *Mux) accept(ctx context.Context) {
 		conn, err := m.ln.Accept()
 		if err == nil {
 			pause = firstPause
-			m.done.Go(func() { m.sort(ctx, conn) })
+			m.take(ctx, conn)
 			continue
 		}
 		if ctx.Err() != nil {
 			return
 		}
-		m.log.Warn("connection not accepted", "err", err, "pause", pause)
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(pause):
+		m.lines.Warn("connection not accepted", err.Error())
+		if m.relieve() {
+			pause = firstPause
 		}
+		rest(ctx, pause)
 		pause = min(2*pause, lastPause)
 	}
 }
+
+// take has conn sorted. If descriptors are scarce, another connection goes for it, or it goes itself.
+func (m *Mux) take(ctx context.Context, conn net.Conn) {
+	scarce := budget.Scarce(conn)
+	if scarce && !m.relieve() {
+		m.fresh.refused.Add(1)
+		conn.Close()
+	} else {
+		m.done.Go(func() { m.sort(ctx, conn) })
+	}
+	if scarce {
+		rest(ctx, time.Millisecond) // a descriptor is free only when nobody reads from it any more
+	}
+}
+
+// rest waits, but not longer than ctx lasts.
+func rest(ctx context.Context, pause time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(pause):
+	}
+}
+
+// relieve closes a connection that can be spared, for the sake of its descriptor, and reports whether there was
+// one.
+func (m *Mux) relieve() bool { return m.fresh.relieve() || m.calls.relieve() || m.raft.relieve() }
 
 // sort waits for the first byte of conn and gives it to the half that the byte names. Others are
 // closed without a word: they are HTTP clients, TLS clients and port scanners.
@@ -230,6 +261,7 @@ func (m *Mux) Counters() map[string]int64 {
 		"num_connections_rejected":  m.fresh.refused.Load() + m.raft.refused.Load(),
 		"num_open_calls":            m.calls.open(), // connections now
 		"num_open_raft":             m.raft.open(),  // the same
+		"num_connections_evicted":   m.fresh.evicted.Load() + m.raft.evicted.Load() + m.calls.evicted.Load(),
 	}
 }
 

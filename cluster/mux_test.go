@@ -82,6 +82,7 @@ func TestMuxLimits(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		prove(accepted) // a node's, and heard of a moment ago: it is not to be spared
 		held = append(held, accepted)
 	}
 	conn := dialRaw(t, m.Addr())
@@ -102,6 +103,41 @@ func TestMuxLimits(t *testing.T) {
 		t.Errorf("Accept() = %v after a connection was closed", err)
 	} else {
 		accepted.Close()
+	}
+}
+
+// TestMuxSpares fills each half with connections of strangers, which give way to those of nodes, the oldest first.
+func TestMuxSpares(t *testing.T) {
+	m := startMux(t, Config{MaxNew: 2, MaxCalls: 2, MaxRaft: 2})
+	for _, first := range []string{"", string([]byte{byteCalls}), string([]byte{byteRaft})} {
+		h := m.fresh
+		if first != "" {
+			h = m.halfOf(first[0])
+		}
+		dial := func() net.Conn {
+			conn := dialRaw(t, m.Addr())
+			if _, err := io.WriteString(conn, first); err != nil {
+				t.Fatal(err)
+			}
+			return conn
+		}
+		held := func(n int) {
+			for got := -1; got != n; runtime.Gosched() {
+				h.mu.Lock()
+				got = h.accepted
+				h.mu.Unlock()
+			}
+		}
+		oldest := dial()
+		held(1)
+		dial()
+		held(2)
+		dial()
+		closed(t, oldest)
+		held(2)
+	}
+	if got := m.Counters()["num_connections_evicted"]; got < 3 {
+		t.Errorf("num_connections_evicted = %d; want 3, and one more for each that came by a full half", got)
 	}
 }
 

@@ -149,8 +149,6 @@ func (p *partWriter) send(next uint64) error {
 // inParts runs req and sends its results as they come. It returns the last part, which follows out: that is
 // the whole answer if there is not much of it.
 func (s *Service) inParts(ctx context.Context, out []byte, req *command.Request, p *caller) ([]byte, error) {
-	ctx, end := p.watch(ctx)
-	defer end()
 	w := &partWriter{kind: req.Kind, caller: p, buf: out}
 	req.Sink = w
 	resp, err := s.node.Do(ctx, req)
@@ -173,6 +171,8 @@ type caller struct {
 	net.Conn
 	stall time.Duration // how long the peer may pause within an answer
 	early []byte        // of the next call; it came before this one was answered
+
+	in, out []byte // for the next call and its answer
 }
 
 // watchAfter is how long a call is carried out before anybody looks whether its caller is still there. Most are

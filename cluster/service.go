@@ -3,12 +3,18 @@ package cluster
 import (
 	"cmp"
 	"context"
+	"errors"
+	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"sync"
 	"time"
+	"unsafe"
 
 	"rqlited/command"
+	"rqlited/internal/budget"
+	"rqlited/internal/certs"
 	"rqlited/store"
 )
 
@@ -24,9 +30,10 @@ type Node interface {
 	Stepdown(ctx context.Context, id string, wait bool) error
 }
 
-// Authorizer says whether a user may do what needs a permission of the credentials file.
+// Authorizer says whether a user may do what needs a permission of the credentials file: Permit returns nil
+// if so, auth.ErrDenied if not, and auth.ErrBusy if that can't be told just now.
 type Authorizer interface {
-	Permitted(username, password, permission string) bool
+	Permit(username, password, permission string) error
 }
 
 // ServiceConfig configures a Service. NewService copies it.
@@ -43,6 +50,9 @@ type ServiceConfig struct {
 	// Stall is how long a peer may pause within a call or an answer. Zero means 30 s.
 	Stall time.Duration
 
+	// Memory bounds, in bytes, what all calls take that are being read and carried out. Zero means 1 GiB.
+	Memory int64
+
 	// Grace is how long calls may still run once the Service is being closed. Zero means 5 s.
 	Grace time.Duration
 
@@ -52,6 +62,7 @@ type ServiceConfig struct {
 func (c ServiceConfig) withDefaults() ServiceConfig {
 	c.Idle = cmp.Or(c.Idle, 10*time.Minute)
 	c.Stall = cmp.Or(c.Stall, 30*time.Second)
+	c.Memory = cmp.Or(c.Memory, 1<<30)
 	c.Grace = cmp.Or(c.Grace, 5*time.Second)
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
@@ -66,6 +77,9 @@ type Service struct {
 	node Node
 	ln   net.Listener
 
+	lines  *certs.Complaints
+	memory *budget.Budget
+
 	drain context.CancelFunc // ends the acceptor, and connections once they have answered
 	abort context.CancelFunc // ends calls under way
 	done  sync.WaitGroup     // the acceptor, and one for each connection
@@ -76,7 +90,7 @@ type Service struct {
 // NewService starts to answer the calls that arrive on ln.
 func NewService(ln net.Listener, node Node, cfg ServiceConfig) *Service {
 	cfg = cfg.withDefaults()
-	s := &Service{cfg: cfg, log: cfg.Logger, node: node, ln: ln}
+	s := &Service{cfg: cfg, log: cfg.Logger, node: node, ln: ln, lines: certs.NewComplaints(cfg.Logger), memory: budget.New(cfg.Memory)}
 	ctx, abort := context.WithCancel(context.Background())
 	drained, drain := context.WithCancel(ctx)
 	s.drain, s.abort = drain, abort
@@ -116,32 +130,104 @@ func (s *Service) serve(ctx, idle context.Context, conn net.Conn) {
 	defer context.AfterFunc(idle, func() { conn.SetReadDeadline(time.Unix(0, 1)) })()
 
 	p := &caller{Conn: conn, stall: s.cfg.Stall}
-	var in, out []byte
 	for {
-		var err error
-		if in, err = s.next(idle, p, in); err == nil {
-			out, err = s.answer(ctx, out, in, p)
-		}
-		if err == nil {
-			err = ctx.Err() // a call that was cut short has no answer: its outcome is unknown
-		}
-		if err == nil {
-			err = writeFrame(conn, out, s.cfg.Stall)
-		}
-		if err != nil {
+		if err := s.exchange(ctx, idle, p); err != nil {
 			if refused(err) {
-				s.log.Warn("call refused", "peer", conn.RemoteAddr().String(), "err", err)
+				s.lines.Warn("call refused", err.Error(), slog.String("peer", conn.RemoteAddr().String()))
 			}
 			return
 		}
-		in, out = reusable(in), reusable(out)
 	}
 }
 
-// next waits for the next call.
-func (s *Service) next(idle context.Context, p *caller, buf []byte) ([]byte, error) {
+// exchange waits for the next call and answers it.
+func (s *Service) exchange(ctx, idle context.Context, p *caller) error {
+	claim := s.memory.Claim()
+	defer claim.Release()
+	in, err := s.next(idle, p, claim)
+	if err != nil && !isFull(err) {
+		return err
+	}
+	work(p.Conn, true)
+	defer work(p.Conn, false)
+	watched, end := p.watch(ctx)
+	out, err := s.respond(watched, p, in, claim, err)
+	end()
+	if err != nil {
+		return err
+	}
+	if err := ctx.Err(); err != nil {
+		return err // a call that was cut short has no answer: its outcome is unknown
+	}
+	prove(p.Conn)
+	if err := writeFrame(p, out, s.cfg.Stall); err != nil {
+		return err
+	}
+	p.in, p.out = reusable(in), reusable(out)
+	return nil
+}
+
+// respond returns the answer to the call in, or to the beginning of one that there was no room for.
+func (s *Service) respond(ctx context.Context, p *caller, in []byte, claim *budget.Claim, full error) ([]byte, error) {
+	if full != nil {
+		typ, err := beginningOfCall(in)
+		if err != nil {
+			return nil, err
+		}
+		return s.reply(ctx, p.out, &call{typ: typ}, &store.OverloadError{Msg: full.Error()}, p)
+	}
+	c, err := decodeCall(in)
+	if err != nil {
+		return nil, err
+	}
+	if err := fits(&c, claim); err != nil {
+		return s.reply(ctx, p.out, &c, err, p)
+	}
+	return s.answer(ctx, p.out, in, p)
+}
+
+// fits says why the statements of c, if it has any, cannot be taken.
+func fits(c *call, claim *budget.Claim) error {
+	if c.typ != callExecute && c.typ != callQuery && c.typ != callRequest {
+		return nil
+	}
+	statements, params, err := command.CountRequest(c.body)
+	if err != nil {
+		return nil // whoever decodes it says so
+	}
+	if statements > command.MaxStatements {
+		return &store.RequestError{Msg: fmt.Sprintf("request has more than %d statements", command.MaxStatements)}
+	}
+	if params > command.MaxParams {
+		return &store.RequestError{Msg: fmt.Sprintf("request has more than %d parameters", command.MaxParams)}
+	}
+	const perStatement, perParam = 2 * unsafe.Sizeof(command.Statement{}), 2 * unsafe.Sizeof(command.Param{}) // while a slice grows
+	if err := claim.Raise(int64(2*len(c.body)) + int64(statements)*int64(perStatement) + int64(params)*int64(perParam)); err != nil {
+		return &store.OverloadError{Msg: err.Error()}
+	}
+	return nil
+}
+
+// next waits for the next call. If there is no room for it, it comes with a *budget.FullError and what
+// was read before, and the rest has been skipped.
+func (s *Service) next(idle context.Context, p *caller, claim *budget.Claim) ([]byte, error) {
 	r := &callReader{caller: p, idle: idle, wait: s.cfg.Idle, stall: s.cfg.Stall}
-	return readFrame(r, buf)
+	size, err := readLength(r)
+	if err != nil {
+		return nil, err
+	}
+	in, err := readBody(r, size, p.in, claim)
+	if isFull(err) {
+		if _, err := io.CopyN(io.Discard, r, int64(size-len(in))); err != nil {
+			return nil, err
+		}
+	}
+	return in, err
+}
+
+func isFull(err error) bool {
+	_, full := errors.AsType[*budget.FullError](err)
+	return full
 }
 
 // callReader gives a peer one time to begin a call and another to go on with it.

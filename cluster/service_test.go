@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"rqlited/auth"
 	"rqlited/command"
 	"rqlited/store"
 )
@@ -22,8 +23,11 @@ type oneUser struct {
 	permissions    []string
 }
 
-func (u oneUser) Permitted(name, password, permission string) bool {
-	return name == u.name && password == u.password && slices.Contains(u.permissions, permission)
+func (u oneUser) Permit(name, password, permission string) error {
+	if name == u.name && password == u.password && slices.Contains(u.permissions, permission) {
+		return nil
+	}
+	return auth.ErrDenied
 }
 
 func TestServicePermissions(t *testing.T) {

@@ -227,6 +227,37 @@ func (r *Request) decodeStatements(b []byte) error {
 	})
 }
 
+// Bounds of a request, wherever it comes from. What is in the log already is not subject to them.
+const (
+	MaxStatements = 1 << 18
+	MaxParams     = 1 << 22 // of all statements
+)
+
+// CountRequest returns the number of statements and of parameters in the message b, that of a request of any
+// kind, without taking memory for them. It fails with ErrMalformed.
+func CountRequest(b []byte) (statements, params int, err error) {
+	err = eachMessage(b, 1, func(request []byte) error {
+		return eachMessage(request, 2, func(statement []byte) error {
+			statements++
+			return eachMessage(statement, 2, func([]byte) error {
+				params++
+				return nil
+			})
+		})
+	})
+	return statements, params, err
+}
+
+// eachMessage calls visit for the messages in the fields num of the message b.
+func eachMessage(b []byte, num protowire.Number, visit func([]byte) error) error {
+	return EachField(b, func(f Field) error {
+		if f.Num == num && f.Message() {
+			return visit(f.Bytes)
+		}
+		return nil
+	})
+}
+
 // AppendRequest appends r as an ExecuteRequest, QueryRequest or ExecuteQueryRequest, as its Kind
 // says. Forward is not part of it.
 func AppendRequest(dst []byte, r *Request) []byte {

@@ -58,6 +58,15 @@ void db_account_begin(db_account *a) {
 	a->hit = BOUND_NONE;
 }
 
+// db_account_return gives back what a has of its pool. What is still allocated counts no more.
+void db_account_return(db_account *a) {
+	if (a->pool != NULL) {
+		__atomic_sub_fetch(&a->pool->used, a->reserved - FREE_OF_POOL, __ATOMIC_RELAXED);
+		a->reserved = FREE_OF_POOL;
+	}
+	db_account_begin(a);
+}
+
 // db_account_enter makes a the account of this thread and returns the one before.
 db_account *db_account_enter(db_account *a) {
 	db_account *outer = current;
@@ -75,6 +84,21 @@ enum { TAG = 8 };
 
 static uint64_t *tag_of(void *p) { return (uint64_t *)((char *)p - TAG); }
 
+// reserve_from_pool makes sure that so many bytes of the account's pool are reserved for it. An account that
+// is exempt gets them in any case.
+static int reserve_from_pool(db_account *a, int64_t live) {
+	if (a->pool == NULL || live <= a->reserved) {
+		return 1;
+	}
+	int64_t more = (live - a->reserved + POOL_CHUNK - 1) / POOL_CHUNK * POOL_CHUNK;
+	if (__atomic_add_fetch(&a->pool->used, more, __ATOMIC_RELAXED) > a->pool->max && !a->exempt) {
+		__atomic_sub_fetch(&a->pool->used, more, __ATOMIC_RELAXED);
+		return 0;
+	}
+	a->reserved += more;
+	return 1;
+}
+
 // admit says whether more bytes may be allocated, and counts them.
 static int admit(db_account *a, int64_t more) {
 	int64_t reserve = a->hit != BOUND_NONE ? RESERVE : 0;
@@ -84,6 +108,10 @@ static int admit(db_account *a, int64_t more) {
 			a->hit = a->hit != BOUND_NONE ? a->hit : hit;
 			return 0;
 		}
+	}
+	if (!reserve_from_pool(a, a->live + more)) {
+		a->hit = BOUND_MEMORY;
+		return 0;
 	}
 	a->live += more;
 	a->volume += more > 0 ? more : 0;

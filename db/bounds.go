@@ -110,6 +110,12 @@ func (c *conn) keepRows(s *stmt, n int64, handedOn bool) error {
 
 // boundText is what a client is told about the bound that its statement has met.
 func (c *conn) boundText(hit C.int) string {
+	switch {
+	case c.role != writer && hit == C.BOUND_MEMORY:
+		return fmt.Sprintf("reads that are under way need more than %s of memory", size(int64(C.db_vfs_memory(c.c.vfs).max)))
+	case c.role != writer && hit == C.BOUND_TEMP:
+		return "reads that are under way need more temporary space than they would leave free on the disk"
+	}
 	switch hit {
 	case C.BOUND_MEMORY:
 		return fmt.Sprintf("statement needs more than %s of memory", size(c.bounds.memory))

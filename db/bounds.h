@@ -24,7 +24,17 @@ typedef struct db_account {
 	int64_t volume; // allocated in total
 	int64_t max_live, max_volume;
 	int64_t max_file; // bytes that the database may have
+
+	struct db_pool *pool; // shared with others; NULL if it is not
+	int64_t reserved;     // bytes of the pool, and FREE_OF_POOL more
 } db_account;
+
+// Memory that several accounts share. What each of them needs first is not counted.
+typedef struct db_pool {
+	int64_t max, used;
+} db_pool;
+
+enum { FREE_OF_POOL = 1 << 20, POOL_CHUNK = 256 << 10 };
 
 // The bounds of the writer.
 typedef struct db_bounds {
@@ -42,6 +52,7 @@ typedef struct db_bounds {
 void db_account_begin(db_account *a);
 db_account *db_account_enter(db_account *a);
 void db_account_leave(db_account *outer);
+void db_account_return(db_account *a);
 int db_account_installed(void);
 
 #endif

@@ -2,6 +2,7 @@ package db
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"log/slog"
 	"time"
@@ -19,6 +20,15 @@ type Config struct {
 	// MaxReaders bounds the connections that run queries at one time. Zero means 256, and 65536 or more
 	// as good as no bound: there are not the descriptors for that many.
 	MaxReaders int
+
+	// MaxWaiting bounds the reads that wait for one of these, and MaxWait the time for which each does. Zero
+	// means 1024, and 10 s.
+	MaxWaiting int
+	MaxWait    time.Duration
+
+	// ReadMemory bounds, in bytes, what SQLite has allocated for all reads, the first MiB of each not
+	// counted. Zero means 512 MiB.
+	ReadMemory int64
 
 	// Head is the snapshot that the caller will start from. Existing files are kept only if they
 	// are proven to equal it; if Head is empty they never are.
@@ -43,12 +53,18 @@ func (c Config) withDefaults() (Config, error) {
 	if c.MaxReaders < 0 {
 		return c, fmt.Errorf("MaxReaders is %d: must not be negative", c.MaxReaders)
 	}
+	if c.MaxWaiting < 0 || c.MaxWait < 0 || c.ReadMemory < 0 {
+		return c, errors.New("a bound of reads is negative")
+	}
 	if c.ReadersGrace < 0 {
 		return c, fmt.Errorf("ReadersGrace is %s: must not be negative", c.ReadersGrace)
 	}
 	c.bounds = c.bounds.withDefaults()
 	c.ReadersGrace = cmp.Or(c.ReadersGrace, 500*time.Millisecond)
 	c.MaxReaders = min(cmp.Or(c.MaxReaders, 256), maxReaders) // a pool that closes goes through all of them
+	c.MaxWaiting = cmp.Or(c.MaxWaiting, 1024)
+	c.MaxWait = cmp.Or(c.MaxWait, 10*time.Second)
+	c.ReadMemory = cmp.Or(c.ReadMemory, 512<<20)
 	if c.Damaged == nil {
 		c.Damaged = func(error) {}
 	}

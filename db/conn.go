@@ -89,6 +89,12 @@ func newShim(path string, r role) (shim, error) {
 // use says what the sums of the main file are that is opened from now on.
 func (v shim) use(s *sums) { C.db_vfs_use(v.v, s.c) }
 
+// share bounds what the reads on connections of v use together: memory, and temporary files by what is free.
+func (v shim) share(memory int64) { C.db_vfs_share(v.v, C.int64_t(memory)) }
+
+// memoryUsed returns what they use of that memory.
+func (v shim) memoryUsed() int64 { return int64(C.db_vfs_memory(v.v).used) }
+
 func (v shim) free() {
 	if v.v != nil {
 		C.db_vfs_free(v.v)
@@ -190,6 +196,13 @@ func (c *conn) writeNothing() error {
 
 // inTransaction says whether a transaction was open after the last statement.
 func (c *conn) inTransaction() bool { return c.c.autocommit == 0 }
+
+// rest ends a request of a reader. A connection that has met a bound is replaced.
+func (c *conn) rest() {
+	if C.db_rest(c.c) != 0 {
+		c.tainted = true
+	}
+}
 
 // interrupt ends the statement that a reader runs, and every further one until resume.
 func (c *conn) interrupt() { atomic.StoreInt32((*int32)(unsafe.Pointer(&c.c.cancel)), 1) }

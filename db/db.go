@@ -104,6 +104,7 @@ func (d *DB) open() error {
 	if d.nowhere, err = newShim(d.path, reader); err != nil {
 		return err
 	}
+	d.nowhere.share(d.cfg.ReadMemory)
 	d.readers = newPool(d.path, d.cfg, reader, d.nowhere, d.cfg.MaxReaders)
 	d.judges = newPool(d.path, d.cfg, classifier, d.nowhere, maxJudges)
 	if kept != nil {

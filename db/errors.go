@@ -46,3 +46,8 @@ type RefusedError struct {
 
 func (e *RefusedError) Error() string { return e.reason.Error() + ": " + e.Msg }
 func (e *RefusedError) Unwrap() error { return e.reason }
+
+// OverloadError reports that there are so many reads that another was not begun.
+type OverloadError struct{ Msg string }
+
+func (e *OverloadError) Error() string { return "db: " + e.Msg }

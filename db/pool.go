@@ -3,6 +3,7 @@ package db
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 )
@@ -25,6 +26,7 @@ type pool struct {
 	generation int                  // guarded by mu; of the files
 	closed     bool                 // guarded by mu
 	gate       gate                 // guarded by mu
+	waiting    int                  // guarded by mu; calls of get that wait for a slot
 	waits      int64                // guarded by mu; calls of get that had to wait
 	waited     time.Duration        // guarded by mu
 }
@@ -71,7 +73,28 @@ func (p *pool) slot(ctx context.Context) error {
 		return nil
 	default:
 	}
-	return p.wait(ctx, p.slots, nil)
+	p.mu.Lock()
+	full := p.waiting >= p.cfg.MaxWaiting
+	if !full {
+		p.waiting++
+	}
+	p.mu.Unlock()
+	if full {
+		return &OverloadError{fmt.Sprintf("%d reads are under way, and %d more are waiting", cap(p.slots), p.cfg.MaxWaiting)}
+	}
+	defer func() {
+		p.mu.Lock()
+		p.waiting--
+		p.mu.Unlock()
+	}()
+	late := &OverloadError{fmt.Sprintf("%d reads are under way, and none has made room for another within %s", cap(p.slots), p.cfg.MaxWait)}
+	limited, cancel := context.WithTimeoutCause(ctx, p.cfg.MaxWait, late)
+	defer cancel()
+	err := p.wait(limited, p.slots, nil)
+	if err != nil && context.Cause(limited) == late {
+		return late
+	}
+	return err
 }
 
 // enter waits until reads may begin.
@@ -207,6 +230,7 @@ func (p *pool) put(c *pooled) error {
 	if c.inTransaction() {
 		err = c.exec("ROLLBACK")
 	}
+	c.rest()
 	p.mu.Lock()
 	delete(p.busy, c)
 	reuse := err == nil && !c.tainted && !p.closed && c.generation == p.generation

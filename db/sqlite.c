@@ -76,6 +76,7 @@ int db_vfs_main_size(struct db_vfs *v, int64_t *out);
 int db_vfs_disk_full(struct db_vfs *v);
 int db_vfs_temp_full(struct db_vfs *v);
 int db_vfs_locked_out(struct db_vfs *v);
+int db_vfs_read_refused(void);
 
 // ---- What statements may do ----
 
@@ -101,8 +102,8 @@ static const char *const fixed[] = {
 	"schema_version", "hard_heap_limit", "soft_heap_limit", "temp_store_directory", "data_store_directory", NULL,
 };
 
-// PRAGMAs that would move memory to where no bound counts it. On the writer they have no effect, except to
-// make the cache smaller. None of them would outlive its entry.
+// PRAGMAs that would move memory to where no bound counts it. They have no effect, except to make the cache
+// smaller. None of them would outlive its entry, or its read.
 static const char *const ineffective[] = {"cache_size", "cache_spill", "temp_store", "mmap_size", "threads", NULL};
 
 static int smaller_cache(const char *name, const char *arg) {
@@ -126,7 +127,7 @@ static int authorize_pragma(db_conn *c, const char *name, const char *arg) {
 	if (c->role == ROLE_WRITER && sqlite3_stricmp(name, "optimize") == 0) {
 		return deny(c, DENIED_OPTIMIZE);
 	}
-	if (arg != NULL && c->role == ROLE_WRITER && listed(ineffective, name) && !smaller_cache(name, arg)) {
+	if (arg != NULL && c->role != ROLE_CLASSIFIER && listed(ineffective, name) && !smaller_cache(name, arg)) {
 		return IGNORE;
 	}
 	if (arg != NULL && !listed(stateless, name)) {
@@ -242,6 +243,7 @@ enum {
 	PROGRESS_STEPS = 1000,
 	MAX_PEAK = 16 << 20, MAX_RETAINED = 1 << 20, // bytes of an entry, and after any number, that keep the connection
 	MAX_CACHED = 1 << 20,                        // bytes of a statement that may be kept
+	MAX_IDLE_BUFFER = 256 << 10,                 // bytes of the buffer for rows that a reader keeps
 };
 
 // count_steps is called by SQLite each so many steps of a statement.
@@ -278,6 +280,20 @@ int db_set_bounds(db_conn *c, int value, int64_t memory, int64_t volume, int64_t
 	return OK;
 }
 
+// db_rest ends what a reader has counted for a request, and says whether a bound was met. A connection that waits
+// for its next request keeps no buffer that a huge row has blown up.
+int db_rest(db_conn *c) {
+	if (c->buf.cap > MAX_IDLE_BUFFER) {
+		free(c->buf.p);
+		c->buf = (db_buf){0};
+	}
+	int hit = c->meter != NULL && c->meter->hit != BOUND_NONE;
+	if (c->meter != NULL) {
+		db_account_return(c->meter);
+	}
+	return hit;
+}
+
 // db_begin_bounds gives the entry that begins all that an entry may use.
 int db_begin_bounds(db_conn *c) {
 	db_bounds *b = c->bounds;
@@ -309,8 +325,15 @@ int db_end_bounds(db_conn *c) {
 // or is our own is counted and never refused.
 static db_account *enter(db_conn *c, int parsing, int exempt) {
 	db_bounds *b = c->bounds;
-	if (b == NULL) {
+	if (b == NULL && c->meter == NULL) {
 		return NULL;
+	}
+	if (b == NULL) {
+		c->meter->exempt = exempt;
+		if (!exempt) {
+			c->meter->hit = BOUND_NONE;
+		}
+		return db_account_enter(c->meter);
 	}
 	db_account *a = &b->run;
 	if (parsing) {
@@ -334,6 +357,12 @@ static void forget_hit(db_conn *c) {
 
 static void leave(db_conn *c, db_account *outer) {
 	db_bounds *b = c->bounds;
+	if (b == NULL && c->meter != NULL) {
+		db_account_leave(outer);
+		if (db_vfs_read_refused()) {
+			c->meter->hit = BOUND_TEMP;
+		}
+	}
 	if (b == NULL) {
 		return;
 	}
@@ -372,14 +401,14 @@ int db_keep(db_conn *c, size_t n) {
 // db_bound_hit says which bound has made the last call fail with the code rc; BOUND_NONE if rc has another
 // cause. SQLite reports memory that it does not get in several ways.
 int db_bound_hit(db_conn *c, int rc) {
-	int hit = c->bounds != NULL ? c->bounds->hit : BOUND_NONE;
+	int hit = c->bounds != NULL ? c->bounds->hit : c->meter != NULL ? c->meter->hit : BOUND_NONE;
 	switch (rc & 0xff) {
 	case NOMEM:
 		return hit == BOUND_MEMORY || hit == BOUND_STEPS || hit == BOUND_GROWTH ? hit : BOUND_NONE;
 	case INTERRUPT:
 		return hit == BOUND_STEPS || hit == BOUND_RESULT ? hit : BOUND_NONE;
 	case FULL:
-		return hit == BOUND_TEMP && !db_vfs_disk_full(c->vfs) ? hit : BOUND_NONE;
+		return hit == BOUND_TEMP && (c->bounds == NULL || !db_vfs_disk_full(c->vfs)) ? hit : BOUND_NONE;
 	case TOOBIG:
 		return hit == BOUND_RESULT ? hit : BOUND_NONE;
 	}
@@ -493,11 +522,23 @@ int db_open(const char *path, int flags, int role, struct db_vfs *v, db_conn **o
 		sqlite3_progress_handler(c->db, 1000, progress, c);
 	}
 	c->autocommit = 1;
+	db_pool *pool = db_vfs_memory(v);
+	if (pool != NULL) {
+		if ((c->meter = calloc(1, sizeof *c->meter)) == NULL) {
+			return NOMEM;
+		}
+		*c->meter = (db_account){.max_live = INT64_MAX, .max_volume = INT64_MAX, .max_file = INT64_MAX, .pool = pool, .reserved = FREE_OF_POOL};
+		db_account_begin(c->meter);
+	}
 	return sqlite3_set_authorizer(c->db, authorize, c);
 }
 
 int db_close(db_conn *c) {
 	int rc = sqlite3_close_v2(c->db);
+	if (c->meter != NULL) {
+		db_account_return(c->meter);
+	}
+	free(c->meter);
 	free(c->bounds);
 	free(c->buf.p);
 	free(c->meta.p);

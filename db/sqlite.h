@@ -54,6 +54,8 @@ typedef struct {
 struct db_vfs;
 struct db_sums;
 struct db_bounds;
+struct db_account;
+struct db_pool;
 
 // Names of tables.
 typedef struct db_list {
@@ -67,6 +69,7 @@ typedef struct {
 	sqlite3 *db;
 	struct db_vfs *vfs; // clock of the writer; NULL for a reader
 	struct db_bounds *bounds; // of the writer; NULL for a reader
+	struct db_account *meter; // of a reader whose memory is bounded; else NULL
 	int role;
 	int trusted;  // our own statements: the authorizer lets everything pass
 	int stepping; // sqlite3_step is running
@@ -150,7 +153,10 @@ int db_bind_blob(sqlite3_stmt *s, int i, const void *p, size_t n);
 
 struct db_vfs *db_vfs_new(const char *path, int bounded);
 int db_account_installed(void);
+void db_vfs_share(struct db_vfs *v, int64_t memory);
+struct db_pool *db_vfs_memory(struct db_vfs *v);
 void db_vfs_free(struct db_vfs *v);
+int db_rest(db_conn *c);
 void db_vfs_use(struct db_vfs *v, struct db_sums *s);
 
 #pragma weak sqlite3_errmsg

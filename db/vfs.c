@@ -1,14 +1,18 @@
 // A SQLite VFS over the default one. It differs in four things: it answers what time it is from the
 // log entry being applied, it notices when a write meets a full disk, it keeps and checks
 // the checksums of the pages of the main file, and it keeps temporary files beside the database and their
-// size, as far as it is the writer's, within a bound.
+// size within a bound: that of an entry, or that of all reads.
 
 #include "sqlite.h"
+#include "bounds.h"
 #include "sums.h"
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#ifndef _WIN32
+#include <sys/statvfs.h>
+#endif
 
 typedef struct sqlite3_file sqlite3_file;
 typedef struct sqlite3_io_methods sqlite3_io_methods;
@@ -88,7 +92,9 @@ struct db_vfs {
 	int64_t clock; // milliseconds since the Julian epoch; 0 is the real time
 	int disk_full;
 	int locked_out; // somebody else holds a lock that a writer needs
-	int bounded;                  // it is the writer's alone; so are the next four
+	int shared;                   // by readers: their temporary files leave as much of the disk free as they take
+	db_pool memory;               // of these
+	int bounded;                  // it is the writer's alone; so are the next four, but for temp_used
 	int64_t temp_room, temp_used; // bytes of temporary files: bound and sum
 	int temp_full;                // the bound was met
 	sqlite3_file *main;           // of the connection that was opened last
@@ -246,8 +252,32 @@ static int main_shm_lock(sqlite3_file *f, int offset, int n, int flags) {
 // ---- Temporary files ----
 
 static void temp_resize(sqlite3_file *f, int64_t size) {
-	methods(f)->vfs->temp_used += size - extra(f)->temp_size;
+	__atomic_add_fetch(&methods(f)->vfs->temp_used, size - extra(f)->temp_size, __ATOMIC_RELAXED);
 	extra(f)->temp_size = size;
+}
+
+// Whether a temporary file of this thread's was refused room since that was asked last.
+static __thread int read_refused;
+
+int db_vfs_read_refused(void) {
+	int refused = read_refused;
+	read_refused = 0;
+	return refused;
+}
+
+// leaves_room says whether readers may have so many bytes more: not if they had more than the disk has left
+// for all else, since the node ends when that is full. The disk is asked each MiB.
+static int leaves_room(struct db_vfs *v, int64_t more) {
+#ifdef _WIN32
+	return 1;
+#else
+	int64_t used = __atomic_load_n(&v->temp_used, __ATOMIC_RELAXED);
+	struct statvfs s;
+	if (used >> 20 == (used + more) >> 20 || statvfs(v->path, &s) != 0) {
+		return 1;
+	}
+	return used + more <= (int64_t)s.f_bavail * (int64_t)s.f_frsize;
+#endif
 }
 
 // temp_write counts a file as large as the end of what was written to it, holes included.
@@ -258,8 +288,12 @@ static int temp_write(sqlite3_file *f, const void *p, int n, int64_t off) {
 		v->temp_full = 1;
 		return FULL;
 	}
+	if (v->shared && more > 0 && !leaves_room(v, more)) {
+		read_refused = 1;
+		return FULL;
+	}
 	int rc = vfs_write(f, p, n, off);
-	if (v->bounded && rc == OK && more > 0) {
+	if ((v->bounded || v->shared) && rc == OK && more > 0) {
 		temp_resize(f, off + n);
 	}
 	return rc;
@@ -267,14 +301,14 @@ static int temp_write(sqlite3_file *f, const void *p, int n, int64_t off) {
 
 static int temp_truncate(sqlite3_file *f, int64_t n) {
 	int rc = methods(f)->real->xTruncate(f, n);
-	if (methods(f)->vfs->bounded && rc == OK && n < extra(f)->temp_size) {
+	if ((methods(f)->vfs->bounded || methods(f)->vfs->shared) && rc == OK && n < extra(f)->temp_size) {
 		temp_resize(f, n);
 	}
 	return rc;
 }
 
 static int temp_close(sqlite3_file *f) {
-	if (methods(f)->vfs->bounded) {
+	if (methods(f)->vfs->bounded || methods(f)->vfs->shared) {
 		temp_resize(f, 0);
 	}
 	char *name = extra(f)->temp_name;
@@ -421,6 +455,15 @@ struct db_vfs *db_vfs_new(const char *path, int bounded) {
 	}
 	return v;
 }
+
+// db_vfs_share makes v one of readers, whose temporary files and memory are bounded together.
+void db_vfs_share(struct db_vfs *v, int64_t memory) {
+	v->shared = 1;
+	v->memory.max = memory;
+}
+
+// db_vfs_memory returns the memory that the readers of v share; NULL if theirs is not bounded.
+db_pool *db_vfs_memory(struct db_vfs *v) { return v != NULL && v->shared ? &v->memory : NULL; }
 
 void db_vfs_free(struct db_vfs *v) {
 	sqlite3_vfs_unregister(&v->base);

@@ -3,42 +3,95 @@ package http
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
 	"time"
+	"unsafe"
+
+	"rqlited/command"
+	"rqlited/internal/budget"
 )
 
-// maxPrealloc bounds, in bytes, the memory set aside on the word of a Content-Length header alone.
-const maxPrealloc = 1 << 20
+// firstRead is the memory, in bytes, that a body gets before any of it has arrived. It is free, also while it
+// is copied.
+const firstRead = budget.Free / 4
 
-// readBody reads the whole body, which may be as long as the configuration says. A client that
-// stops sending is given up after the stall timeout, however much it has sent.
+// readBody reads the whole body, which may be as long as the configuration says, and may take memory as
+// long as the bodies of others leave some. A client that stops sending is given up after the stall
+// timeout, however much it has sent.
 func (s *Server) readBody(w http.ResponseWriter, c *call) ([]byte, error) {
 	limit := s.cfg.Limits.Body
 	if c.ContentLength > limit {
 		w.Header().Set("Connection", "close") // rather than read what nobody wants
 		return nil, tooLarge("request body is larger than %d bytes", limit)
 	}
-	var buf bytes.Buffer
-	buf.Grow(int(min(max(c.ContentLength, 0), maxPrealloc)) + bytes.MinRead)
+	if err := c.claim.Fits(c.ContentLength); err != nil {
+		w.Header().Set("Connection", "close")
+		return nil, busy("%s", err)
+	}
+	defer connOf(c.Context()).waitsFor()()
 	body := &stallReader{
 		r:    http.MaxBytesReader(w, c.Body, limit),
 		conn: http.NewResponseController(w),
 		wait: s.cfg.Limits.Stall,
 	}
-	_, err := buf.ReadFrom(body)
-	if err := errors.Join(err, body.done()); err != nil {
-		if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-			return nil, tooLarge("request body is larger than %d bytes", limit)
-		}
-		if errors.Is(err, os.ErrDeadlineExceeded) {
-			w.Header().Set("Connection", "close") // what is missing will not come
-			return nil, &statusError{http.StatusRequestTimeout, "client stopped sending the request body"}
-		}
-		return nil, badRequest("read request body: %s", err)
+	text, err := readAll(body, int(c.ContentLength), c.claim)
+	if err = errors.Join(err, body.done()); err == nil {
+		err = c.claim.Raise(bodyMemory(text))
 	}
-	return buf.Bytes(), nil
+	if err == nil {
+		return text, nil
+	}
+	if full, ok := errors.AsType[*budget.FullError](err); ok {
+		w.Header().Set("Connection", "close")
+		return nil, busy("%s", full)
+	}
+	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		return nil, tooLarge("request body is larger than %d bytes", limit)
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		w.Header().Set("Connection", "close") // what is missing will not come
+		return nil, &statusError{http.StatusRequestTimeout, fmt.Sprintf("client stopped sending the request body for %s", s.cfg.Limits.Stall)}
+	}
+	return nil, badRequest("read request body: %s", err)
+}
+
+// readAll reads all of r, which has as many bytes as expected if that is not negative. What it allocates is
+// claimed before, and grows with what has arrived rather than with what is expected.
+func readAll(r io.Reader, expected int, claim *budget.Claim) ([]byte, error) {
+	var text []byte
+	for size := firstRead; ; size = 2 * cap(text) {
+		if expected >= 0 {
+			size = min(size, expected+1) // a byte more, to see the end
+		}
+		if err := claim.Raise(int64(cap(text) + size)); err != nil { // both while one is copied
+			return nil, err
+		}
+		text = append(make([]byte, 0, size), text...)
+		for len(text) < cap(text) {
+			n, err := r.Read(text[len(text):cap(text)])
+			text = text[:len(text)+n]
+			if err == io.EOF {
+				return text, nil
+			}
+			if err != nil {
+				return nil, err
+			}
+		}
+		if len(text) > expected && expected >= 0 {
+			return nil, errors.New("body is longer than its length") // net/http sees to it
+		}
+	}
+}
+
+// bodyMemory returns what text takes together with the statements that it may hold. A comma in it may be
+// the end of a value that is shorter than what stands for it in memory.
+func bodyMemory(text []byte) int64 {
+	const perValue = int64(unsafe.Sizeof(command.Statement{}))
+	values := min(bytes.Count(text, []byte{','}), command.MaxStatements+command.MaxParams)
+	return int64(cap(text)+len(text)) + int64(values)*perValue
 }
 
 // stallReader reads from a connection of a client that may fall silent.

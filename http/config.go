@@ -58,9 +58,10 @@ type PeerMeta struct {
 
 // Authorizer decides what a client may do.
 type Authorizer interface {
-	// Permitted says whether the client may do what needs the permission. Username and password
-	// are empty for a client without credentials.
-	Permitted(username, password, permission string) bool
+	// Permit returns nil if the client may do what needs the permission, auth.ErrDenied if it may not, and
+	// auth.ErrBusy if that can't be told just now. Username and password are empty for a client without
+	// credentials.
+	Permit(username, password, permission string) error
 }
 
 // Build says what the running program was made of, for /status.
@@ -78,6 +79,9 @@ type TLS struct {
 // Limits bound what clients may ask for and how long they may take.
 type Limits struct {
 	Body       int64         // bytes of a request body; zero means 64 MiB
+	Bodies     int64         // bytes of the bodies of all requests, and of what is made of them; zero means 256 MiB
+	Conns      int           // connections, and requests under way; zero means 4096
+	Takers     int           // clients that take their answers slowly; zero means 128
 	Statements int           // statements of a request; zero means 262144
 	Stall      time.Duration // bounds reading a header, and each wait for a client to send or take more; zero means 30 s
 	Idle       time.Duration // bounds the wait for the next request of a connection; zero means 2 min
@@ -147,7 +151,10 @@ type Config struct {
 
 func (c Config) withDefaults() Config {
 	c.Limits.Body = cmp.Or(c.Limits.Body, 64<<20)
-	c.Limits.Statements = cmp.Or(c.Limits.Statements, 1<<18)
+	c.Limits.Bodies = cmp.Or(c.Limits.Bodies, 256<<20)
+	c.Limits.Conns = cmp.Or(c.Limits.Conns, 4096)
+	c.Limits.Takers = cmp.Or(c.Limits.Takers, 128)
+	c.Limits.Statements = cmp.Or(c.Limits.Statements, command.MaxStatements)
 	c.Limits.Stall = cmp.Or(c.Limits.Stall, 30*time.Second)
 	c.Limits.Idle = cmp.Or(c.Limits.Idle, 2*time.Minute)
 	c.Queue = c.Queue.withDefaults()

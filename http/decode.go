@@ -8,31 +8,26 @@ import (
 	"rqlited/command"
 )
 
-// maxParams bounds the parameters of all statements of a request together.
-const maxParams = 1 << 22
-
 var (
 	errSyntax = badRequest("invalid JSON body")
 	errShape  = badRequest("invalid request")
 	errEmpty  = badRequest("no statements")
+	errDepth  = tooLarge("JSON body is nested more than %d levels deep", maxDepth)
 )
 
 // decodeStatements reads the JSON array of statements that body begins with; what follows the
 // array does not count. Text that is not JSON is reported before anything else that is wrong.
 func decodeStatements(body []byte, maxStatements int) ([]command.Statement, error) {
-	d := &decoder{scanner: scanner{b: body}, maxStatements: maxStatements, maxParams: maxParams}
+	d := &decoder{scanner: scanner{b: body}, maxStatements: maxStatements, maxParams: command.MaxParams}
 	d.space()
 	if d.peek() != '[' {
 		if !d.skip() {
-			return nil, errSyntax
+			return nil, d.unreadable()
 		}
 		return nil, errShape
 	}
 	if !d.array(d.element) {
-		if d.bound != nil {
-			return nil, d.bound
-		}
-		return nil, errSyntax
+		return nil, d.unreadable()
 	}
 	if d.fault != nil {
 		return nil, d.fault
@@ -54,6 +49,17 @@ type decoder struct {
 
 	fault error // the first that does not concern syntax
 	bound error
+}
+
+// unreadable says why reading could not go on.
+func (d *decoder) unreadable() error {
+	switch {
+	case d.bound != nil:
+		return d.bound
+	case d.deep:
+		return errDepth
+	}
+	return errSyntax
 }
 
 func (d *decoder) fail(err error) {

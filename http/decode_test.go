@@ -2,10 +2,15 @@ package http
 
 import (
 	"bytes"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"maps"
 	"math"
 	"reflect"
+	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -123,8 +128,8 @@ func TestDecodeErrors(t *testing.T) {
 		{`[["x",{"a":{}}]]`, "unsupported type map[string]interface {}"},
 		{`[["x",{"a":{}},[256]]]`, "unsupported type map[string]interface {}"}, // the first
 		{`["a","b","c"]`, "request has more than 2 statements"},
-		{strings.Repeat("[", 1000000), "invalid JSON body"},
-		{strings.Repeat(`{"a":`, 1000000), "invalid JSON body"},
+		{strings.Repeat("[", 1000000), "JSON body is nested more than 10000 levels deep"},
+		{strings.Repeat(`{"a":`, 1000000), "JSON body is nested more than 10000 levels deep"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.body[:min(len(tt.body), 30)], func(t *testing.T) {
@@ -143,10 +148,18 @@ func TestDecodeParamBound(t *testing.T) {
 	}
 }
 
-// FuzzDecodeStatements compares the decoder with encoding/json: what is JSON, and what it says.
+// FuzzDecodeStatements compares the decoder with encoding/json: what is JSON, what of it is taken, and what it
+// says.
 func FuzzDecodeStatements(f *testing.F) {
 	for _, s := range []string{
 		`["a",["b",1,-2.5e3,true,null,[1,2],"x'00'",{"n":"\ud83d\ude00\n"}]]x`, `[1,{}]`, `{"a":[]}`, "[\"\xff\"]", `[`, `[["x",1e400]]`,
+		// shapes
+		``, ` `, `null`, `{}`, `"SELECT 1"`, `[]`, `[[]]`, `[[1]]`, `[[null]]`, `["a",]`, `["a"}`, `["SELECT 1"]garbage`, `["",["",""]]`, `[["x"]]`, `[true]`,
+		// values
+		`[["x",-0,9007199254740993,9223372036854775807,-9223372036854775808,9223372036854775808,1.0,1e2,1E-400]]`, `[["x",true,false,null]]`,
+		`[["x","it's","a\u0000b","\ud800","\udc00\ud800","\/"]]`, `[["x","x'00ff'"," X'AbCd'\n","x''","x'0'","x'zz'","x'","AAH/"]]`,
+		`[["x",[0,128,255],[-0],[ ],[256]]]`, `[["x",[-1]]]`, `[["x",[1.5]]]`, `[["x",["a"]]]`, `[["x",[true]]]`, `[["x",[null]]]`, `[["x",[[1]]]]`, `[["x",[1e1]]]`,
+		`[["x",{"a":1,"b":[1]},2,{"a":3,"c":null,"a":"last"},{}]]`, `[["x",{"a":{}}]]`, `[["x",{":a":1,"":2}]]`, `[["x",{"a":[1,"b"]}]]`,
 	} {
 		f.Add([]byte(s))
 	}
@@ -156,10 +169,16 @@ func FuzzDecodeStatements(f *testing.F) {
 		dec.UseNumber()
 		var v any
 		jsonErr := dec.Decode(&v)
-		if isSyntax := errors.Is(err, errSyntax); isSyntax != (jsonErr != nil) {
+		if isSyntax := errors.Is(err, errSyntax) || errors.Is(err, errDepth); isSyntax != (jsonErr != nil) {
 			t.Fatalf("decodeStatements(%q) = %v; encoding/json says %v", body, err, jsonErr)
 		}
+		if jsonErr == nil && (err == nil) != taken(v) {
+			t.Fatalf("decodeStatements(%q) = %v; want an error: %v", body, err, !taken(v))
+		}
 		if err != nil {
+			if len(err.Error()) > 200 {
+				t.Fatalf("decodeStatements(%.100q): the error has %d bytes", body, len(err.Error()))
+			}
 			return
 		}
 		list := v.([]any)
@@ -170,6 +189,47 @@ func FuzzDecodeStatements(f *testing.F) {
 			compareStatement(t, s, list[i])
 		}
 	})
+}
+
+// taken says whether v, as encoding/json decodes it, is a list of statements.
+func taken(v any) bool {
+	list, ok := v.([]any)
+	return ok && len(list) > 0 && !slices.ContainsFunc(list, func(element any) bool {
+		if _, ok := element.(string); ok {
+			return false
+		}
+		parts, ok := element.([]any)
+		if !ok || len(parts) == 0 {
+			return true
+		}
+		if _, ok := parts[0].(string); !ok {
+			return true
+		}
+		return slices.ContainsFunc(parts[1:], func(param any) bool {
+			if named, ok := param.(map[string]any); ok {
+				return slices.ContainsFunc(slices.Collect(maps.Values(named)), func(v any) bool { return !takenValue(v) })
+			}
+			return !takenValue(param)
+		})
+	})
+}
+
+// takenValue says the same of the value of a parameter.
+func takenValue(v any) bool {
+	switch v := v.(type) {
+	case map[string]any:
+		return false
+	case json.Number:
+		_, err := v.Float64()
+		return err == nil
+	case []any:
+		return !slices.ContainsFunc(v, func(b any) bool {
+			n, ok := b.(json.Number)
+			_, err := strconv.ParseUint(strings.TrimPrefix(n.String(), "-"), 10, 8)
+			return !ok || err != nil || n[0] == '-' && n != "-0"
+		})
+	}
+	return true
 }
 
 // compareStatement compares a statement with what encoding/json made of its element.
@@ -217,11 +277,21 @@ func compareValue(t *testing.T, got, want any) {
 			t.Fatalf("value = %v; want %v, %v", got, x, err)
 		}
 	case []any:
-		if b := got.([]byte); len(b) != len(want) {
+		b := got.([]byte)
+		if len(b) != len(want) {
 			t.Fatalf("blob = %v; want %v", b, want)
 		}
+		for i, v := range want {
+			if n, err := v.(json.Number).Int64(); err != nil || n != int64(b[i]) {
+				t.Fatalf("blob = %v; want %v", b, want)
+			}
+		}
 	case string:
-		if _, isBlob := got.([]byte); !isBlob && got != want {
+		literal := regexp.MustCompile(`^\s*[xX]'(([0-9a-fA-F]{2})*)'\s*$`).FindStringSubmatch(strings.TrimSpace(want))
+		if b, isBlob := got.([]byte); isBlob != (literal != nil) || isBlob && !strings.EqualFold(hex.EncodeToString(b), literal[1]) {
+			t.Fatalf("value = %q; want %q", got, want)
+		}
+		if literal == nil && got != want {
 			t.Fatalf("value = %q; want %q", got, want)
 		}
 	default: // bool, nil

@@ -36,6 +36,16 @@ func tooLarge(format string, args ...any) error {
 	return &statusError{http.StatusRequestEntityTooLarge, fmt.Sprintf(format, args...)}
 }
 
+// busy returns the error of a request that the node as a whole has no room for.
+func busy(format string, args ...any) error {
+	return &statusError{http.StatusServiceUnavailable, fmt.Sprintf(format, args...)}
+}
+
+// tooMany returns the error of a request whose client has more under way than it should.
+func tooMany(format string, args ...any) error {
+	return &statusError{http.StatusTooManyRequests, fmt.Sprintf(format, args...)}
+}
+
 // statusOf is the one place that decides which status and which text an error becomes.
 func statusOf(err error) (code int, text string) {
 	if se, ok := errors.AsType[*statusError](err); ok {
@@ -43,6 +53,9 @@ func statusOf(err error) (code int, text string) {
 	}
 	if leaderUnknown(err) {
 		return http.StatusServiceUnavailable, "leader not found"
+	}
+	if errors.Is(err, store.ErrOverloaded) {
+		return http.StatusServiceUnavailable, store.Text(err)
 	}
 	return http.StatusInternalServerError, store.Text(err)
 }
@@ -53,9 +66,10 @@ func leaderUnknown(err error) bool {
 }
 
 // inBand reports whether err, of statements that were run, is answered with status 200 and its
-// text in the JSON envelope, as everything is that does not concern reaching the leader.
+// text in the JSON envelope, as everything is that does not concern reaching the leader, or a node
+// that takes nothing on.
 func inBand(err error) bool {
-	return !leaderUnknown(err) && !errors.Is(err, store.ErrUnauthorized)
+	return !leaderUnknown(err) && !errors.Is(err, store.ErrUnauthorized) && !errors.Is(err, store.ErrOverloaded)
 }
 
 // remoteError returns err, of an act that the leader may have been asked for, with the text that
@@ -70,8 +84,13 @@ func remoteError(err error, act string) error {
 // fail answers a request that no handler has begun to answer.
 func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	code, text := statusOf(err)
+	if code == http.StatusTooManyRequests || code == http.StatusServiceUnavailable && !leaderUnknown(err) {
+		w.Header().Set("Retry-After", "1")
+	}
 	if leaderUnknown(err) {
 		s.counters.add(leaderNotFound, 1)
+	} else if errors.Is(err, store.ErrOverloaded) {
+		s.log.Debug("request refused", "path", r.URL.Path, "err", err)
 	} else if _, expected := errors.AsType[*statusError](err); !expected {
 		level := slog.LevelError
 		if s.node.Failed() != nil {

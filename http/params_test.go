@@ -2,8 +2,12 @@ package http
 
 import (
 	"math"
+	"net/url"
+	"strconv"
 	"testing"
 	"time"
+
+	"rqlited/command"
 )
 
 func TestParseParamsErrors(t *testing.T) {
@@ -51,4 +55,47 @@ func TestParseParams(t *testing.T) {
 		got.linearizableTimeout != 0 || got.retries != want.retries || got.trailing != want.trailing {
 		t.Errorf("parseParams = %+v; want %+v", got, want)
 	}
+}
+
+// FuzzParams parses any query string: it is refused, with few words, or each parameter is what it says.
+func FuzzParams(f *testing.F) {
+	for _, s := range []string{
+		"", "pretty&timings=false", "q=SELECT+1&q=SELECT+2", "a=%zz", "q=SELECT 1;", "timeout=5", "timeout=1h2m&db_timeout=-1s", "freshness_strict", "freshness=1ms&freshness_strict",
+		"retries=9223372036854775808", "trailing_logs=-1", "level=Strong&redirect", "q=", "linearizable_timeout=0s", "timeout=2562047h47m16.854775808s", "=&=&&%00=%ff",
+	} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, query string) {
+		p, err := parseParams(query)
+		if err != nil {
+			if code, text := statusOf(err); code != 400 || len(text) > 100 {
+				t.Fatalf("parseParams(%q) = %d %q", query, code, text)
+			}
+			return
+		}
+		want, err := url.ParseQuery(query)
+		if err != nil {
+			t.Fatalf("parseParams(%q) succeeds; url.ParseQuery fails with %v", query, err)
+		}
+		for name, got := range map[string]time.Duration{"timeout": p.timeout, "freshness": p.freshness, "db_timeout": p.dbTimeout, "linearizable_timeout": p.linearizableTimeout} {
+			d, err := time.ParseDuration(want.Get(name))
+			if _, given := want[name]; given && (err != nil || d > 0 && got != d) {
+				t.Fatalf("parseParams(%q): %s = %s; want %s, %v", query, name, got, d, err)
+			}
+			if got < 0 || name == "timeout" && got == 0 {
+				t.Fatalf("parseParams(%q): %s = %s", query, name, got)
+			}
+		}
+		if n, err := strconv.Atoi(want.Get("retries")); want.Has("retries") && (err != nil || p.retries != max(n, 0)) {
+			t.Fatalf("parseParams(%q): retries = %d; want %d, %v", query, p.retries, n, err)
+		}
+		if want.Has("freshness_strict") && !want.Has("freshness") || want.Has("q") && want.Get("q") == "" {
+			t.Fatalf("parseParams(%q) succeeds", query)
+		}
+		for _, k := range []command.Kind{command.Execute, command.Query, command.Unified} {
+			if r := p.request(k, caller{}); r.Transaction != want.Has("transaction") || r.Forward.Never != want.Has("redirect") {
+				t.Fatalf("parseParams(%q): request = %+v", query, r)
+			}
+		}
+	})
 }

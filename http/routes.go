@@ -1,10 +1,14 @@
 package http
 
 import (
+	"errors"
 	"net/http"
 	"net/http/pprof"
 	"slices"
 	"strings"
+
+	"rqlited/auth"
+	"rqlited/internal/budget"
 )
 
 const (
@@ -17,6 +21,7 @@ type call struct {
 	*http.Request
 	params *params
 	caller caller
+	claim  *budget.Claim // of the body
 }
 
 // caller are the credentials that came with a request; empty if none did.
@@ -91,11 +96,12 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, rt *route, p *par
 	if rt.ctype != "" {
 		w.Header().Set("Content-Type", rt.ctype)
 	}
-	c := &call{Request: r, params: p}
+	c := &call{Request: r, params: p, claim: s.bodies.Claim()}
+	defer c.claim.Release()
 	c.caller.username, c.caller.password, _ = r.BasicAuth()
 	for _, perm := range rt.perms {
-		if !s.permitted(c.caller, perm) {
-			return errUnauthorized
+		if err := s.permit(c.caller, perm); err != nil {
+			return err
 		}
 	}
 	if rt.methods != nil && !slices.Contains(rt.methods, r.Method) {
@@ -104,14 +110,19 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, rt *route, p *par
 	return rt.serve(w, c)
 }
 
-// permitted checks and counts one permission.
-func (s *Server) permitted(c caller, perm string) bool {
-	if s.cfg.Auth != nil && !s.cfg.Auth.Permitted(c.username, c.password, perm) {
-		s.counters.add(authFail, 1)
-		return false
+// permit checks and counts one permission.
+func (s *Server) permit(c caller, perm string) error {
+	if s.cfg.Auth != nil {
+		if err := s.cfg.Auth.Permit(c.username, c.password, perm); err != nil {
+			s.counters.add(authFail, 1)
+			if errors.Is(err, auth.ErrBusy) {
+				return busy("%s", err)
+			}
+			return errUnauthorized
+		}
 	}
 	s.counters.add(authOK, 1)
-	return true
+	return nil
 }
 
 // root sends browsers to something to look at.

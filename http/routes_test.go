@@ -3,7 +3,10 @@ package http
 import (
 	"maps"
 	"net/http"
+	"slices"
 	"testing"
+
+	"rqlited/auth"
 )
 
 func TestHeaders(t *testing.T) {
@@ -55,13 +58,11 @@ func TestHeaders(t *testing.T) {
 // credentials permits each user, by name, what is listed. Passwords are the names.
 type credentials map[string][]string
 
-func (c credentials) Permitted(username, password, permission string) bool {
-	for _, p := range c[username] {
-		if p == permission && username == password {
-			return true
-		}
+func (c credentials) Permit(username, password, permission string) error {
+	if username == password && slices.Contains(c[username], permission) {
+		return nil
 	}
-	return false
+	return auth.ErrDenied
 }
 
 func TestRoutes(t *testing.T) {

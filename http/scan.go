@@ -17,6 +17,7 @@ type scanner struct {
 	b     []byte
 	i     int // the next byte
 	depth int
+	deep  bool // beyond maxDepth, which is why nothing more can be read
 }
 
 // peek returns the next byte, or 0 at the end.
@@ -73,7 +74,8 @@ func (s *scanner) object(member func(name string) bool) bool {
 func (s *scanner) list(begin, end byte, item func() bool) bool {
 	s.depth++
 	defer func() { s.depth-- }()
-	if s.depth > maxDepth || !s.next(begin) {
+	s.deep = s.deep || s.depth > maxDepth
+	if s.deep || !s.next(begin) {
 		return false
 	}
 	if s.next(end) {

@@ -2,6 +2,7 @@ package http
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -9,6 +10,9 @@ import (
 	"net/http"
 	"runtime/debug"
 	"time"
+
+	"rqlited/internal/budget"
+	"rqlited/internal/certs"
 )
 
 // Server serves the HTTP API of one node. It is safe for concurrent use.
@@ -25,7 +29,25 @@ type Server struct {
 	queue    *queue
 	started  time.Time
 	srv      *http.Server
+	bounds
 }
+
+// bounds are what all clients together may have.
+type bounds struct {
+	conns     conns
+	admission admission
+	bodies    *budget.Budget
+}
+
+const (
+	// maxHeader bounds, in bytes, the request line and the headers.
+	maxHeader = 64 << 10
+
+	// Over HTTP/2, maxStreams bounds the requests under way on a connection, and maxBuffered the bytes of bodies
+	// that it holds for handlers which do not read them.
+	maxStreams  = 100
+	maxBuffered = 256 << 10
+)
 
 // NewServer returns a Server that answers for db, n and p. Serve starts it.
 func NewServer(cfg Config, db Database, n Node, p Peers) *Server {
@@ -34,8 +56,16 @@ func NewServer(cfg Config, db Database, n Node, p Peers) *Server {
 	s.routes = s.table()
 	s.queue = newQueue(s.cfg.Queue, db, n, s.log, &s.counters, uint64(s.started.UnixNano()))
 	s.metrics = newMetrics(s)
+	s.bodies = budget.New(s.cfg.Limits.Bodies)
+	s.admission.limit = s.cfg.Limits.Conns
+	s.conns.limit = s.cfg.Limits.Conns
+	s.conns.takers = s.cfg.Limits.Takers
+	s.conns.complaints = certs.NewComplaints(s.log)
 	s.srv = &http.Server{
 		Handler:           s,
+		ConnContext:       withConn,
+		ConnState:         s.conns.changed,
+		MaxHeaderBytes:    maxHeader,
 		ReadHeaderTimeout: s.cfg.Limits.Stall,
 		IdleTimeout:       s.cfg.Limits.Idle,
 		ErrorLog:          newErrorLog(s.log),
@@ -46,6 +76,10 @@ func NewServer(cfg Config, db Database, n Node, p Peers) *Server {
 			SendPingTimeout:  s.cfg.Limits.Stall,
 			PingTimeout:      s.cfg.Limits.Stall,
 			WriteByteTimeout: 2 * s.cfg.Limits.Stall,
+
+			MaxConcurrentStreams:          maxStreams,
+			MaxReceiveBufferPerConnection: maxBuffered,
+			MaxReceiveBufferPerStream:     maxBuffered,
 		},
 
 		// OPTIONS * is answered like OPTIONS on any other target.
@@ -54,9 +88,13 @@ func NewServer(cfg Config, db Database, n Node, p Peers) *Server {
 	return s
 }
 
-// Serve answers requests that arrive at ln, which may speak TLS, until Shutdown. It returns nil if
-// it was Shutdown that ended it, and closes ln in any case.
-func (s *Server) Serve(ln net.Listener) error {
+// Serve answers requests that arrive at ln, with TLS if secure is not nil, until Shutdown. It returns
+// nil if it was Shutdown that ended it, and closes ln in any case.
+func (s *Server) Serve(ln net.Listener, secure *tls.Config) error {
+	ln = s.conns.listener(ln)
+	if secure != nil {
+		ln = tls.NewListener(ln, secure)
+	}
 	if err := s.srv.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve http at %s: %w", ln.Addr(), err)
 	}
@@ -89,6 +127,11 @@ func (s *Server) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	defer w.end()
 	defer s.survive(w, r)
 	s.setHeaders(w.Header())
+	leave := s.admit(w, r)
+	if leave == nil {
+		return
+	}
+	defer leave()
 	if r.Method == http.MethodOptions {
 		w.WriteHeader(http.StatusOK)
 		return

@@ -69,7 +69,7 @@ func serve(t *testing.T, db dbFunc, test func(t *testing.T, s *Server, l *memLis
 		s := NewServer(f.cfg, db, &f.node, &f.peers)
 		l := newMemListener()
 		served := make(chan error, 1)
-		go func() { served <- s.Serve(l) }()
+		go func() { served <- s.Serve(l, nil) }()
 		test(t, s, l)
 		_ = s.srv.Close() // cuts what the test has left open
 		if err := <-served; err != nil {
@@ -286,7 +286,7 @@ func TestServeError(t *testing.T) {
 		t.Fatal(err)
 	}
 	f := newFixture()
-	if err := NewServer(f.cfg, &f.db, &f.node, &f.peers).Serve(l); !errors.Is(err, net.ErrClosed) {
+	if err := NewServer(f.cfg, &f.db, &f.node, &f.peers).Serve(l, nil); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("Serve = %v; want %v", err, net.ErrClosed)
 	}
 }
@@ -295,16 +295,15 @@ func TestServeError(t *testing.T) {
 func TestTLS(t *testing.T) {
 	other := httptest.NewTLSServer(nil) // lends its certificate, and a client that trusts it
 	defer other.Close()
-	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{
-		Certificates: other.TLS.Certificates, NextProtos: []string{"h2", "http/1.1"}, MinVersion: tls.VersionTLS12,
-	})
+	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	f := newFixture()
 	s := NewServer(f.cfg, &f.db, &f.node, &f.peers)
 	served := make(chan error, 1)
-	go func() { served <- s.Serve(l) }()
+	secure := &tls.Config{Certificates: other.TLS.Certificates, NextProtos: []string{"h2", "http/1.1"}, MinVersion: tls.VersionTLS12}
+	go func() { served <- s.Serve(l, secure) }()
 
 	client := other.Client()
 	client.Transport.(*http.Transport).ForceAttemptHTTP2 = true

@@ -128,7 +128,7 @@ func TestVars(t *testing.T) {
 		got = append(got, n[1])
 	}
 	want := []string{
-		"cdc.service", "cluster", "cmdline", "db", "db.wal", "downloader", "http", "memstats", "mux", "ours", "proto", "proxy", "queue",
+		"cdc.service", "cluster", "cmdline", "db", "db.wal", "downloader", "http", "limits", "memstats", "mux", "ours", "proto", "proxy", "queue",
 		"snapshot", "snapshot.plan", "sql.processor", "store", "uploader",
 	}
 	if !slices.Equal(got, want) {

@@ -311,7 +311,7 @@ func TestSilentClient(t *testing.T) {
 				s := NewServer(f.cfg, d, &f.node, &f.peers)
 				l := newMemListener()
 				served := make(chan error, 1)
-				go func() { served <- s.Serve(secure(t, l)) }()
+				go func() { served <- s.Serve(l, secure(t)) }()
 				client := http2Client(l.dial(t))
 				client.Transport.(*http.Transport).ForceAttemptHTTP2 = proto == 2
 				r, err := client.Get("https://host.test/db/query?q=x")

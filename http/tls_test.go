@@ -19,8 +19,8 @@ import (
 	"rqlited/internal/certs/certstest"
 )
 
-// secure makes every connection of a memListener one of TLS.
-func secure(t *testing.T, l net.Listener) net.Listener {
+// secure returns settings of TLS for the connections of a memListener.
+func secure(t *testing.T) *tls.Config {
 	t.Helper()
 	id, err := certs.Open(certstest.NewAuthority(t).Write(t, t.TempDir(), "x", "host.test"), nil)
 	if err != nil {
@@ -36,7 +36,7 @@ func secure(t *testing.T, l net.Listener) net.Listener {
 		c.SessionTicketsDisabled = true // a pipe holds nothing, and clients write before they would read a ticket
 		return c, err
 	}
-	return tls.NewListener(l, cfg)
+	return cfg
 }
 
 // stuckConn is a client's end that stops taking bytes when told to.
@@ -92,7 +92,7 @@ func serveHTTP2(t *testing.T, test func(t *testing.T, client *http.Client, conn 
 		s := NewServer(f.cfg, dbFunc(large), &f.node, &f.peers)
 		l := newMemListener()
 		served := make(chan error, 1)
-		go func() { served <- s.Serve(secure(t, l)) }()
+		go func() { served <- s.Serve(l, secure(t)) }()
 		conn := &stuckConn{l.dial(t), make(chan struct{}), make(chan struct{})}
 		client := http2Client(conn)
 		test(t, client, conn)
@@ -160,7 +160,7 @@ func TestHTTP2SlowBody(t *testing.T) {
 		synctest.Wait()
 		small(t, client)
 		r := <-answered
-		check(t, r, http.StatusRequestTimeout, "client stopped sending the request body\n")
+		check(t, r, http.StatusRequestTimeout, "client stopped sending the request body for 30s\n")
 		if took := time.Since(begun); took != 30*time.Second {
 			t.Errorf("the answer took %s; want 30s", took)
 		}
@@ -204,7 +204,7 @@ func TestPauseWithinAnswer(t *testing.T) {
 			}
 			srv := &http.Server{Handler: http.HandlerFunc(handler)}
 			l := newMemListener()
-			go func() { _ = srv.Serve(secure(t, l)) }()
+			go func() { _ = srv.Serve(tls.NewListener(l, secure(t))) }()
 			client := http2Client(l.dial(t))
 			if proto == 1 {
 				client.Transport.(*http.Transport).ForceAttemptHTTP2 = false

@@ -57,7 +57,7 @@ func (s *Server) variables(name string) (map[string][]byte, error) {
 
 // counterMaps returns the names of all maps of counters.
 func (s *Server) counterMaps() []string {
-	names := map[string]bool{}
+	names := map[string]bool{"limits": true}
 	for name := range varNames {
 		names[name] = true
 	}
@@ -79,6 +79,8 @@ func (s *Server) counted(name string) map[string]int64 {
 		if id := s.cfg.Certificates["http"]; id != nil {
 			m["tls_cert_fetched"] = id.Handshakes()
 		}
+	case "limits":
+		maps.Copy(m, s.limitVars())
 	case "queue":
 		maps.Copy(m, s.queue.vars())
 	}

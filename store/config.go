@@ -30,7 +30,7 @@ type Config struct {
 	BootstrapExpect int
 
 	ForeignKeys bool // enforce foreign keys; has to be the same on all nodes
-	MaxReaders  int  // connections for reading; zero means 256
+	ReadConfig
 
 	// HashCheckInterval is how often the leader has all nodes hash their state at the same place
 	// in the log, and compares. Zero is never.
@@ -46,6 +46,12 @@ type Config struct {
 	// For tests.
 	fs      vfs.FS                  // all files but raft.db and what SQLite writes; nil means vfs.OS
 	logStep func(name string) error // called before each change of raft.db
+}
+
+// ReadConfig says what reads may use.
+type ReadConfig struct {
+	MaxReaders int   // connections for reading; zero means 256
+	ReadMemory int64 // bytes that SQLite has allocated for all reads; zero means 512 MiB
 }
 
 // RaftConfig holds the settings of Raft itself.

@@ -33,7 +33,7 @@ func TestConfigDefaults(t *testing.T) {
 // TestConfigFaults makes sure that all faults are reported at once.
 func TestConfigFaults(t *testing.T) {
 	_, err := Config{
-		Addr: "nowhere", BootstrapExpect: -1, MaxReaders: -1,
+		Addr: "nowhere", BootstrapExpect: -1, ReadConfig: ReadConfig{MaxReaders: -1},
 		Raft:     RaftConfig{LogLevel: "LOUD", ApplyTimeout: -1, CompressSnaps: true},
 		Reap:     ReapConfig{Voter: -1},
 		Snapshot: SnapshotConfig{Interval: -1},

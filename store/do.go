@@ -27,7 +27,7 @@ const defaultFSMWait = time.Second
 //   - ErrUnknown: the request entered the log and may still be applied. ErrLeadershipLost and
 //     ErrWaitTimeout say why.
 //   - ErrStaleRead: the read was bounded and this node is too far behind.
-//   - ErrNotOpen, ErrNotReady, ErrBusy: nothing was applied.
+//   - ErrNotOpen, ErrNotReady, ErrBusy, ErrOverloaded: nothing was applied.
 //   - *FSMTimeoutError: the read was not answered in its time.
 //   - *RequestError: the request was refused, or failed in SQLite as a whole.
 //
@@ -82,6 +82,9 @@ func (s *Store) Check(req *command.Request) error {
 func requestError(err error) error {
 	if refused, ok := errors.AsType[*db.RefusedError](err); ok {
 		return &RequestError{refused.Msg}
+	}
+	if full, ok := errors.AsType[*db.OverloadError](err); ok {
+		return &OverloadError{full.Msg}
 	}
 	if errors.Is(err, db.ErrClosed) {
 		return ErrNotOpen

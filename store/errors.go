@@ -49,6 +49,9 @@ var (
 	// ErrLogBusy is the ErrBusy of a leader whose log takes nothing more for now; nothing was applied.
 	ErrLogBusy = fmt.Errorf("%w: timed out enqueuing operation", ErrBusy)
 
+	// ErrOverloaded means that the node takes nothing more on for now; nothing was done.
+	ErrOverloaded = errors.New("store: overloaded")
+
 	// ErrInvalidData means that what should be a SQLite file is none that can be loaded; nothing was changed.
 	ErrInvalidData = errors.New("store: invalid SQLite data")
 
@@ -99,6 +102,17 @@ var (
 type RequestError struct{ Msg string }
 
 func (e *RequestError) Error() string { return e.Msg }
+
+// OverloadError is an ErrOverloaded that names the bound.
+type OverloadError struct{ Msg string }
+
+func (e *OverloadError) Error() string { return overloaded + e.Msg }
+
+// Is reports that e is an ErrOverloaded.
+func (e *OverloadError) Is(target error) bool { return target == ErrOverloaded }
+
+// overloaded begins the text of an OverloadError, by which other nodes know it.
+const overloaded = "node is busy: "
 
 // FSMTimeoutError reports that a linearizable read ended its wait for the state machine.
 type FSMTimeoutError struct{ Index uint64 }
@@ -180,6 +194,9 @@ func FromText(s string) error {
 				return err
 			}
 		}
+	}
+	if msg, ok := strings.CutPrefix(s, overloaded); ok {
+		return &OverloadError{msg}
 	}
 	if rest, ok := strings.CutPrefix(s, "index "); ok {
 		if n, ok := strings.CutSuffix(rest, ": timeout waiting for fsm"); ok {

@@ -157,7 +157,7 @@ func (s *Store) load(ctx context.Context) error {
 		return err
 	}
 	s.db, err = db.Open(filepath.Join(s.cfg.Dir, dbFile), db.Config{
-		ForeignKeys: s.cfg.ForeignKeys, MaxReaders: s.cfg.MaxReaders, Head: head.ID,
+		ForeignKeys: s.cfg.ForeignKeys, MaxReaders: s.cfg.MaxReaders, ReadMemory: s.cfg.ReadMemory, Head: head.ID,
 		FS: s.cfg.fs, Logger: s.log, Damaged: func(err error) { s.fail(fmt.Errorf("read %s: %w", dbFile, err)) },
 	})
 	if err != nil {

@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -51,8 +50,9 @@ const (
 // node is the parts of one running rqlited, in the order in which they start. Stopping is the
 // reverse. Only the goroutine in run touches the fields after the start.
 type node struct {
-	cfg settings
-	log *slog.Logger
+	cfg  settings
+	log  *slog.Logger
+	room capacity
 
 	users   *auth.Store // nil without a credentials file
 	tls     openedTLS
@@ -65,7 +65,7 @@ type node struct {
 }
 
 func newNode(cfg settings, log *slog.Logger) *node {
-	return &node{cfg: cfg, log: log, late: &lateStore{}}
+	return &node{cfg: cfg, log: log, room: measure(), late: &lateStore{}}
 }
 
 // run starts the node and stops it again when ctx ends or a part of it fails. It returns nil if
@@ -119,7 +119,8 @@ func (n *node) listen() (web net.Listener, err error) {
 	if n.tls, err = n.cfg.openTLS(n.log); err != nil {
 		return nil, err
 	}
-	cfg := cluster.Config{Addr: n.cfg.raft.bind, TLS: n.tls.node, Logger: n.log}
+	cfg := n.room.peers()
+	cfg.Addr, cfg.TLS, cfg.Logger = n.cfg.raft.bind, n.tls.node, n.log
 	if !n.cfg.raft.anyPort() {
 		cfg.Advertise = n.cfg.raft.public()
 	}
@@ -132,9 +133,6 @@ func (n *node) listen() (web net.Listener, err error) {
 	n.cfg.raft.advertise = n.mux.Addr()
 	if n.cfg.http.anyPort() {
 		n.cfg.http.advertise = web.Addr().String()
-	}
-	if n.tls.web != nil {
-		web = tls.NewListener(web, n.tls.web)
 	}
 	n.cfg.store.NodeID = cmp.Or(n.cfg.store.NodeID, n.cfg.raft.public())
 	return web, nil
@@ -157,17 +155,18 @@ func (n *node) answer(g *errgroup.Group, web net.Listener) {
 		HTTPAddr: n.cfg.http.public(),
 		Logger:   n.log,
 	})
-	service := cluster.ServiceConfig{URL: meta.URL, Version: meta.Version, Logger: n.log}
+	service := cluster.ServiceConfig{URL: meta.URL, Version: meta.Version, Memory: n.room.calls(), Logger: n.log}
 	api := n.apiConfig(router)
 	if n.users != nil { // a nil *auth.Store would be an Authorizer, too
 		service.Auth, api.Auth = n.users, n.users
 	}
 	n.service = cluster.NewService(n.mux.Calls(), n.late, service)
 	n.api = httpd.NewServer(api, router, n.late, peers{router})
-	g.Go(func() error { return n.api.Serve(web) })
+	g.Go(func() error { return n.api.Serve(web, n.tls.web) })
 	n.log.Info("node starting",
 		"version", version, "node", n.cfg.store.NodeID, "dir", n.cfg.dir,
-		"http", n.cfg.http.public(), "raft", n.cfg.raft.public())
+		"http", n.cfg.http.public(), "raft", n.cfg.raft.public(),
+		"files", n.room.files, "memory", n.room.memory, "connections", api.Limits.Conns)
 }
 
 // open opens the store and makes the node a member of its cluster.
@@ -178,6 +177,8 @@ func (n *node) open(ctx context.Context, g *errgroup.Group) error {
 		return err
 	}
 	cfg.Dir = dir
+	cfg.MaxReaders = n.room.readers(cfg.MaxReaders)
+	cfg.ReadMemory = n.room.readMemory()
 	cfg.Addr = n.cfg.raft.public()
 	cfg.Layer = n.mux.Layer()
 	cfg.Peers = n.client

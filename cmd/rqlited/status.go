@@ -11,6 +11,8 @@ import (
 // apiConfig returns the settings of the HTTP API, with the parts of /status and /debug/vars that
 // other packages know.
 func (n *node) apiConfig(router *cluster.Router) httpd.Config {
+	queue := n.cfg.http.queue
+	queue.Bytes = n.room.queued()
 	return httpd.Config{
 		Version:     version,
 		Addr:        n.cfg.http.public(),
@@ -39,7 +41,8 @@ func (n *node) apiConfig(router *cluster.Router) httpd.Config {
 			Pools:        n.pools,
 			Certificates: n.tls.shown,
 		},
-		Queue:  n.cfg.http.queue,
+		Limits: n.room.clients(n.cfg.store.MaxReaders),
+		Queue:  queue,
 		Logger: n.log,
 	}
 }

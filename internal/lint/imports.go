@@ -16,14 +16,15 @@ const anything = "all"
 // directory, and counts as it.
 var layers = map[string][]string{
 	"cmd/rqlited":     {anything},
-	"http":            {"store", "rewrite", "command", "auth", "internal/certs"},
-	"cluster":         {"store", "command", "auth", "internal/certs"},
+	"http":            {"store", "rewrite", "command", "auth", "internal/budget", "internal/certs"},
+	"cluster":         {"store", "command", "auth", "internal/budget", "internal/certs"},
 	"store":           {"db", "snapshot", "command", "internal/vfs"},
 	"snapshot":        {"internal/vfs"},
 	"db":              {"command", "internal/vfs"},
 	"rewrite":         {},
 	"command":         {},
 	"auth":            {},
+	"internal/budget": {},
 	"internal/certs":  {},
 	"internal/vfs":    {},
 	"internal/lint":   {},
