@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"rqlited/command"
+	"rqlited/internal/vfs"
 )
 
 // TestTaskTimes goes through when a task is due, by a clock that the test turns.
@@ -218,11 +219,22 @@ func TestUpkeepRestart(t *testing.T) {
 	if got := auto(); !strings.HasPrefix(got, `{"last_vacuum":"`) || !strings.Contains(got, time.Unix(0, last).UTC().Add(time.Hour).Format(time.RFC3339Nano)) {
 		t.Errorf("auto_vacuum is %s", got)
 	}
+	// As if the node had crashed before it could save that. The restart applies the entry again, in vain for the counters.
 	index := n.raft.LastIndex()
-	n.restart(t) // which applies the entry again, in vain for the counters
+	if err := n.logs.set(keysVacuum.last, nil); err != nil {
+		t.Fatal(err)
+	}
+	n.restart(t)
+	waitLeader(t, n)
 	n.exec(t, "INSERT INTO foo VALUES('a')")
-	if got := n.Counters()["num_auto_vacuums"]; got != 0 || n.stableTime(t, "rqlite_last_vacuum") != last {
-		t.Errorf("%d after a restart, at %d; want 0, %d", got, n.stableTime(t, "rqlite_last_vacuum"), last)
+	eventually(t, "the time of the VACUUM", func() error {
+		if got := n.stableTime(t, "rqlite_last_vacuum"); got != last {
+			return fmt.Errorf("%d is saved; want %d", got, last)
+		}
+		return nil
+	})
+	if got := n.Counters()["num_auto_vacuums"]; got != 0 {
+		t.Errorf("%d times VACUUM after the restart; want 0", got)
 	}
 	if left := time.Until(n.task(command.Vacuum).next(time.Now())); left < 50*time.Minute {
 		t.Errorf("due again in %s", left)
@@ -240,7 +252,7 @@ func TestUpkeepRestart(t *testing.T) {
 	}
 }
 
-// due makes a task due on n, and tries it.
+// tryNow does a task as if it were due.
 func (n *node) tryNow(t *testing.T, kind command.Upkeep) (uint64, error) {
 	t.Helper()
 	return n.tryTask(t.Context(), n.task(kind))
@@ -289,26 +301,52 @@ func TestUpkeepNotNow(t *testing.T) {
 	})
 }
 
-// TestUpkeepFails has VACUUM fail again and again, which is said once and counted each time.
-func TestUpkeepFails(t *testing.T) {
+// fullDisk says that it has so much room, and fills up no further.
+type fullDisk struct {
+	vfs.FS
+	free int64
+}
+
+func (d fullDisk) Free(string) (int64, error) { return d.free, nil }
+
+// TestUpkeepNoSpace has a disk without room for a VACUUM. It is left alone, which is said once and counted each time.
+func TestUpkeepNoSpace(t *testing.T) {
 	t.Parallel()
 	var log lines
-	n := newCluster(t, 1, func(c *Config) { c.Upkeep, c.Logger = UpkeepConfig{Vacuum: 24 * time.Hour}, log.logger() })[0]
-	n.exec(t, "CREATE TABLE l (x)", "CREATE INDEX i ON l (x)")
-	n.db.Close() // queries and the look at the disk fail from here on
-	task := n.task(command.Optimize)
-	task.interval = time.Hour
+	n := newCluster(t, 1, func(c *Config) {
+		c.Upkeep, c.Logger, c.fs = UpkeepConfig{Vacuum: 24 * time.Hour}, log.logger(), fullDisk{vfs.OS, 1 << 20}
+	})[0]
+	n.exec(t, "CREATE TABLE l (x)")
+	before, task := n.raft.LastIndex(), n.task(command.Vacuum)
 	for range 3 {
 		n.doTask(t.Context(), task)
 	}
-	if got := log.take("automatic upkeep failed task=optimize err="); len(got) != 1 {
-		t.Errorf("said %q; want one line", got)
+	if got := log.take("automatic upkeep failed task=VACUUM err=store: not enough free space"); len(got) != 1 {
+		t.Errorf("said %q; want one line", log.got)
 	}
-	if c := n.Counters(); c["num_auto_optimizes_failed"] != 3 || c["num_auto_optimizes"] != 0 {
-		t.Errorf("counters are %v", c)
+	if c := n.Counters(); c["num_auto_vacuums_failed"] != 3 || c["num_auto_vacuums"] != 0 || n.raft.LastIndex() != before {
+		t.Errorf("counters are %v, the log ends at %d; want %d", c, n.raft.LastIndex(), before)
 	}
-	if got := task.pause; got != 4*time.Minute {
-		t.Errorf("the pause is %s", got)
+	if task.pause != 4*time.Minute {
+		t.Errorf("the pause is %s", task.pause)
+	}
+}
+
+// TestUpkeepRefused has VACUUM fail in SQLite, on all nodes. That is no time to count from.
+func TestUpkeepRefused(t *testing.T) {
+	t.Parallel()
+	n := newSingle(t)
+	n.exec(t, "CREATE TABLE l (x)")
+	e := &command.Entry{Kind: command.Execute, Upkeep: command.Vacuum, Request: request(command.Execute, command.Weak, "VACUUM nothing")}
+	if resp, err := n.propose(t.Context(), e); err != nil || resp.Results[0].Error == "" {
+		t.Fatalf("propose = %+v, %v; want an error of SQLite", resp, err)
+	}
+	if last := n.lastOf(command.Vacuum); !last.IsZero() || n.Counters()["num_auto_vacuums"] != 0 {
+		t.Errorf("noted at %s", last)
+	}
+	e = &command.Entry{Kind: command.Execute, Upkeep: 77, Request: request(command.Execute, command.Weak, "INSERT INTO l VALUES(1)")}
+	if _, err := n.propose(t.Context(), e); err != nil || n.rows(t, command.Weak, "SELECT x FROM l") != "1" {
+		t.Errorf("upkeep that a later version knows: %v", err)
 	}
 }
 
