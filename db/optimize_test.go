@@ -170,3 +170,52 @@ func copyOf(t *testing.T, d, beside *DB) string {
 	}
 	return name
 }
+
+// TestOptimizePrograms lets random programs run on two databases, of which one has a new connection for each entry. What one of them finds worth
+// while is an entry for both, and VACUUM now and then: they stay equal, and none of these statements fails.
+func TestOptimizePrograms(t *testing.T) {
+	t.Parallel()
+	programSeeds(t, []uint64{1, 2, 3}, func(t *testing.T, seed uint64) {
+		steady, fresh := openNew(t), openNew(t)
+		w := newEntryWriter(seed, steady, false)
+		both := func(next func() *command.Entry) (a, b *command.Response) {
+			a = apply(t, steady, next())
+			b = apply(t, fresh, next())
+			if err := fresh.reopenWriter(); err != nil {
+				t.Fatal(err)
+			}
+			return a, b
+		}
+		analyzed := 0
+		for i := range 120 {
+			p := w.next(t)
+			both(func() *command.Entry { return p.entry(t) })
+			if i%10 > 0 {
+				continue
+			}
+			plan := mustOptimize(t, steady)
+			if i%40 == 0 {
+				plan = append(plan, "VACUUM")
+			}
+			analyzed += len(plan)
+			a, b := both(func() *command.Entry {
+				req := &command.Request{Kind: command.Execute, Statements: statements(plan...)}
+				return &command.Entry{Kind: req.Kind, Request: req, Seed: 1, Time: w.clock, Upkeep: command.Optimize}
+			})
+			for n, r := range a.Results {
+				if r.Error != "" || b.Results[n].Error != "" {
+					t.Fatalf("entry %d: %s: %s, %s", i, plan[n], r.Error, b.Results[n].Error)
+				}
+			}
+		}
+		if d := difference(state(t, ask(t, fresh)), state(t, ask(t, steady))); d != "" {
+			t.Error(d)
+		}
+		if a, b := hashFromScratch(t, steady), hashFromScratch(t, fresh); a != b {
+			t.Errorf("hashes are %s and %s", a, b)
+		}
+		if analyzed < 20 {
+			t.Errorf("%d statements in all", analyzed)
+		}
+	})
+}

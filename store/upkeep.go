@@ -45,12 +45,14 @@ type upkeep struct {
 	kick    chan struct{} // of capacity 1: there is something to save
 	written atomic.Uint64 // newest entry that counts as a change, upkeep excepted
 
-	mu    sync.Mutex
-	tasks [2]*task // guarded by mu
+	tasks [2]*task // in the order in which they are done; immutable
+
+	mu sync.Mutex // guards what changes in tasks
 }
 
 // task is one kind of upkeep.
 type task struct {
+	// Immutable.
 	kind     command.Upkeep
 	interval time.Duration // 0: never
 	keys     upkeepKeys
@@ -376,7 +378,7 @@ type vacuumStats struct {
 func (u *upkeep) vacuumStats() vacuumStats {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	t := u.tasks[0]
+	t := u.tasks[0] // VACUUM
 	since := t.base
 	if t.last.After(since) {
 		since = t.last
