@@ -118,19 +118,7 @@ func TestUpkeep(t *testing.T) {
 		n.waitRows(t, "SELECT stat FROM sqlite_stat1 WHERE idx='bars'", "20 1")
 	}
 	sameState(t, nodes)
-	var at [2]time.Time
-	for i, kind := range []command.Upkeep{command.Vacuum, command.Optimize} {
-		at[i] = leader.lastOf(kind)
-		for _, n := range nodes {
-			if got := n.lastOf(kind); !got.Equal(at[i]) || got.IsZero() {
-				t.Errorf("%s has %s at %s, the leader at %s", n.cfg.NodeID, kind, got, at[i])
-			}
-			c := n.Counters()
-			if c["num_auto_vacuums"] != 1 || c["num_auto_optimizes"] != 1 || c["num_auto_vacuums_failed"] != 0 || c["num_auto_optimizes_failed"] != 0 {
-				t.Errorf("counters of %s are %v", n.cfg.NodeID, c)
-			}
-		}
-	}
+	sameUpkeep(t, nodes)
 
 	// There is nothing to do any more: nobody writes an entry, though both are due twice.
 	last := leader.raft.LastIndex()
@@ -144,7 +132,7 @@ func TestUpkeep(t *testing.T) {
 	for _, n := range nodes {
 		n.waitRows(t, "SELECT min(rowid) || max(rowid) FROM foo", "19")
 	}
-	at[0] = leader.lastOf(command.Vacuum)
+	before := leader.lastOf(command.Vacuum)
 	if err := leader.Stepdown(t.Context(), "", true); err != nil {
 		t.Fatal(err)
 	}
@@ -152,16 +140,35 @@ func TestUpkeep(t *testing.T) {
 	next.exec(t, "DELETE FROM foo WHERE rowid=1")
 	for _, n := range nodes {
 		n.waitRows(t, "SELECT min(rowid) || max(rowid) FROM foo", "18")
-		if got := n.lastOf(command.Vacuum); got.Sub(at[0]) < interval {
-			t.Errorf("%s: VACUUM %s after the one before; want %s", n.cfg.NodeID, got.Sub(at[0]), interval)
+		if got := n.lastOf(command.Vacuum); got.Sub(before) < interval {
+			t.Errorf("%s: VACUUM %s after the one before; want %s", n.cfg.NodeID, got.Sub(before), interval)
 		}
 	}
 	sameState(t, nodes)
-	for _, n := range nodes {
-		if got := n.stableTime(t, "rqlite_last_vacuum"); got != n.lastOf(command.Vacuum).UnixNano() {
-			t.Errorf("%s has saved %d; want %d", n.cfg.NodeID, got, n.lastOf(command.Vacuum).UnixNano())
+	sameUpkeep(t, nodes)
+}
+
+// sameUpkeep expects all nodes to have done the same at the same time, and to have saved that.
+func sameUpkeep(t *testing.T, nodes []*node) {
+	t.Helper()
+	names := []string{"num_auto_vacuums", "num_auto_optimizes", "num_auto_vacuums_failed", "num_auto_optimizes_failed"}
+	eventually(t, "the same upkeep on all nodes", func() error {
+		want := nodes[0].Counters()
+		for _, n := range nodes {
+			for i, name := range names {
+				if got := n.Counters()[name]; got != want[name] || (got > 0) != (i < 2) {
+					return fmt.Errorf("%s has %s %d, %s has %d", n.cfg.NodeID, name, got, nodes[0].cfg.NodeID, want[name])
+				}
+			}
+			for kind, key := range map[command.Upkeep]string{command.Vacuum: "rqlite_last_vacuum", command.Optimize: "rqlite_last_optimize"} {
+				last := n.lastOf(kind)
+				if kind == command.Vacuum && !last.Equal(nodes[0].lastOf(kind)) || last.IsZero() || n.stableTime(t, key) != last.UnixNano() {
+					return fmt.Errorf("%s has done %s at %s and saved %d, %s at %s", n.cfg.NodeID, kind, last, n.stableTime(t, key), nodes[0].cfg.NodeID, nodes[0].lastOf(kind))
+				}
+			}
 		}
-	}
+		return nil
+	})
 }
 
 // TestUpkeepRestart expects that a start counts from what was done before it, or from the first one.
