@@ -27,6 +27,27 @@ type Entry struct {
 	ForeignKeys Setting
 
 	Hash bool // of Noop: every node hashes its state exactly here
+
+	Upkeep Upkeep // of Execute: no client has asked for it
+}
+
+// Upkeep says which work on the database, due now and then, an entry does. It changes nothing about how the entry is applied.
+type Upkeep uint8
+
+const (
+	NoUpkeep Upkeep = 0
+	Vacuum   Upkeep = 1
+	Optimize Upkeep = 2
+)
+
+func (u Upkeep) String() string {
+	switch u {
+	case Vacuum:
+		return "VACUUM"
+	case Optimize:
+		return "optimize"
+	}
+	return "none"
 }
 
 // Chunk is a part of a SQLite file that is on its way into the database. Releases of rqlite before 8.22
@@ -55,6 +76,7 @@ const (
 	fieldSeed        protowire.Number = 1001 // fixed64
 	fieldForeignKeys protowire.Number = 1002 // a Setting
 	fieldHash        protowire.Number = 1003 // bool
+	fieldUpkeep      protowire.Number = 1004 // an Upkeep
 )
 
 // Packing says how an entry was encoded.
@@ -113,7 +135,8 @@ func PackEntry(dst []byte, e *Entry) ([]byte, Packing, error) {
 	}
 	dst = AppendVarint(dst, fieldForeignKeys, uint64(e.ForeignKeys))
 	p.Compressed = p.Compressed || e.Kind == Load
-	return AppendBool(dst, fieldHash, e.Hash), p, nil
+	dst = AppendBool(dst, fieldHash, e.Hash)
+	return AppendVarint(dst, fieldUpkeep, uint64(e.Upkeep)), p, nil
 }
 
 // DecodeEntry decodes the data of a log entry, whether this program or rqlite wrote it. An entry
@@ -143,6 +166,8 @@ func DecodeEntry(b []byte) (*Entry, error) {
 			e.ForeignKeys = Setting(f.Bits)
 		case f.Num == fieldHash:
 			e.Hash = f.Bool()
+		case f.Num == fieldUpkeep && f.Type == protowire.VarintType:
+			e.Upkeep = Upkeep(min(f.Bits, 255))
 		}
 		return nil
 	})

@@ -28,7 +28,7 @@ func randomEntry(dice *rand.Rand, n int) *command.Entry {
 		"PRAGMA foreign_keys=ON", "PRAGMA recursive_triggers=ON", "PRAGMA case_sensitive_like=ON", "PRAGMA reverse_unordered_selects=ON",
 		"CREATE TEMP TABLE IF NOT EXISTS tmp(x)", "INSERT INTO tmp VALUES(1)", "INSERT INTO t(a) SELECT count(*) FROM tmp",
 		"DELETE FROM t WHERE b LIKE 'A%'",
-		"CREATE INDEX IF NOT EXISTS i ON t(a)", "DROP INDEX IF EXISTS i", "ANALYZE",
+		"CREATE INDEX IF NOT EXISTS i ON t(a)", "DROP INDEX IF EXISTS i", "ANALYZE", "PRAGMA analysis_limit=2", `ANALYZE "main"."t"`,
 		"INSERT INTO sqlite_stat1 VALUES('t', 'i', '1000000 1')",
 		"CREATE TABLE IF NOT EXISTS x (y)", "DROP TABLE IF EXISTS x", "INSERT INTO x VALUES(random())",
 		"VACUUM", "SELECT 1", "SELEC", "",

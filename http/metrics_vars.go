@@ -120,6 +120,11 @@ var families = []family{
 	{name: "rqlited_transfers_total", help: "Databases that were backed up, loaded or booted from as a whole.", label: "kind",
 		from: []source{{"store", "num_backups", "backup"}, {"store", "num_loads", "load"}, {"store", "num_boots", "boot"}}},
 
+	{name: "rqlited_upkeep_total", help: "Times that the database was tidied up automatically, by how; every node does it.", label: "task",
+		from: []source{{"store", "num_auto_vacuums", "vacuum"}, {"store", "num_auto_optimizes", "optimize"}}},
+	{name: "rqlited_upkeep_failures_total", help: "Attempts of this leader to have the database tidied up that have failed, by how.", label: "task",
+		from: []source{{"store", "num_auto_vacuums_failed", "vacuum"}, {"store", "num_auto_optimizes_failed", "optimize"}}},
+
 	{name: "rqlited_sqlite_statements_total", help: "Statements run by SQLite, by kind; writes are run on every node.", label: "kind",
 		from: []source{{"db", "executions", "write"}, {"db", "queries", "read"}}},
 	{name: "rqlited_sqlite_statement_errors_total", help: "Statements that failed in SQLite, by kind.", label: "kind",
@@ -165,6 +170,8 @@ var summaries = []summary{
 	{"rqlited_fsm_apply_duration_seconds", "Time that applying an entry to the database took.", "store", "fsm_applies", "fsm_apply_duration_us", micro},
 	{"rqlited_snapshot_duration_seconds", "Time that a snapshot took from its capture to its publication.", "store", "num_snapshots", "snapshot_persist_duration", milli},
 	{"rqlited_snapshot_compaction_duration_seconds", "Time that a compaction took.", "snapshot", "reap_total", "reap_execute_duration_ms", milli},
+	{"rqlited_upkeep_vacuum_duration_seconds", "Time that an automatic VACUUM took, during which writes wait.", "store", "num_auto_vacuums", "auto_vacuum_duration", milli},
+	{"rqlited_upkeep_optimize_duration_seconds", "Time that the ANALYZEs of an automatic optimization took, during which writes wait.", "store", "num_auto_optimizes", "auto_optimize_duration", milli},
 	{"rqlited_sqlite_checkpoint_duration_seconds", "Time that an attempt to move the WAL took, during which writes wait.", "db", "checkpoint_total", "checkpoint_duration_ms", milli},
 	{"rqlited_peer_call_duration_seconds", "Time that a call of another node took, repetitions included.", "cluster", "num_client_calls", "client_call_duration_us", micro},
 }

@@ -40,10 +40,15 @@ type Config struct {
 	Raft     RaftConfig
 	Snapshot SnapshotConfig
 	Reap     ReapConfig
+	Upkeep   UpkeepConfig
 
 	Logger *slog.Logger // nil discards
 
-	// For tests.
+	testHooks
+}
+
+// testHooks is what tests put between the Store and its disk.
+type testHooks struct {
 	fs      vfs.FS                  // all files but raft.db and what SQLite writes; nil means vfs.OS
 	logStep func(name string) error // called before each change of raft.db
 }
@@ -97,6 +102,13 @@ type ReapConfig struct {
 	ReadOnly time.Duration // nodes without a vote
 }
 
+// UpkeepConfig says how much time there is at least between two times that the database is tidied up on all nodes. The
+// leader's counts. Zero is never.
+type UpkeepConfig struct {
+	Vacuum   time.Duration // VACUUM
+	Optimize time.Duration // ANALYZE, where PRAGMA optimize finds it worth while
+}
+
 // withDefaults returns a complete and valid copy of c, or every reason why there is none.
 func (c Config) withDefaults() (Config, error) {
 	var errs []error
@@ -120,6 +132,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Reap.Voter < 0 || c.Reap.ReadOnly < 0 {
 		errs = append(errs, errors.New("a time of Reap is negative"))
+	}
+	if c.Upkeep.Vacuum < 0 || c.Upkeep.Optimize < 0 {
+		errs = append(errs, errors.New("a time of Upkeep is negative"))
 	}
 	if c.HashCheckInterval != 0 && c.HashCheckInterval < minHashCheck {
 		errs = append(errs, fmt.Errorf("interval of hash checks is %s: must be 0 or at least %s", c.HashCheckInterval, minHashCheck))

@@ -15,6 +15,7 @@ type counters struct {
 	checkCounters
 	transferCounters
 	entryCounters
+	upkeepCounters
 
 	applies        atomic.Int64
 	applyTime      atomic.Int64 // µs
@@ -90,6 +91,14 @@ func (c *entryCounters) proposed(begun time.Time, err error) {
 // transferCounters count what has come to its end.
 type transferCounters struct{ loads, boots, backups atomic.Int64 }
 
+// upkeepCounters count what was applied here since the start, and what has failed while this node led.
+type upkeepCounters struct{ vacuum, optimize taskCounters }
+
+type taskCounters struct {
+	done, failed atomic.Int64
+	time         atomic.Int64 // ms
+}
+
 type memberCounters struct {
 	joins, joinsIgnored, removedBeforeJoins atomic.Int64
 	leaderChanges, failedHeartbeats         atomic.Int64
@@ -100,6 +109,12 @@ type memberCounters struct {
 func (s *Store) Counters() map[string]int64 {
 	c := s.counters
 	return map[string]int64{
+		"auto_optimize_duration":       c.optimize.time.Load(),
+		"auto_vacuum_duration":         c.vacuum.time.Load(),
+		"num_auto_optimizes":           c.optimize.done.Load(),
+		"num_auto_optimizes_failed":    c.optimize.failed.Load(),
+		"num_auto_vacuums":             c.vacuum.done.Load(),
+		"num_auto_vacuums_failed":      c.vacuum.failed.Load(),
 		"failed_heartbeat_observed":    c.failedHeartbeats.Load(),
 		"fsm_applies":                  c.applies.Load(),
 		"fsm_apply_duration_us":        c.applyTime.Load(),

@@ -39,7 +39,7 @@ type noLayer struct{ raft.StreamLayer }
 // start opens a node on the disk.
 func (d *disk) start(ctx context.Context) (*Store, error) {
 	cfg, err := Config{
-		Dir: d.dir, NodeID: "n1", Addr: "127.0.0.1:1", Layer: noLayer{}, fs: d, logStep: d.logStep,
+		Dir: d.dir, NodeID: "n1", Addr: "127.0.0.1:1", Layer: noLayer{}, testHooks: testHooks{fs: d, logStep: d.logStep},
 	}.withDefaults()
 	if err != nil {
 		return nil, err

@@ -27,7 +27,7 @@
 //
 // The Store owns: leadership (one barrier per term), rounds (checks of the leadership for
 // linearizable reads), hashes (of the state, one at a time), replicas (the leader compares hashes, with a
-// goroutine for each member that it asks), WAL size, damage, observer, dead members, and one that cuts the
+// goroutine for each member that it asks), WAL size, upkeep, damage, observer, dead members, and one that cuts the
 // connections when the node fails. Close joins them. Raft has its own; it calls the state machine on its FSM
 // goroutine, publishes captures on its snapshot goroutine and installs on its main goroutine.
 // A node that starts silent has one more, the transport's, which ends with that. Besides, each Raft

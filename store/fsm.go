@@ -42,9 +42,15 @@ type fsm struct {
 	turn turn
 	keys keys
 
-	changed   atomic.Uint64 // newest entry that counts as a change of the database
+	changes
 	restoring atomic.Bool
 	restored  func() // called when a snapshot has been restored
+}
+
+// changes is what has become of the database, and what is due because of that.
+type changes struct {
+	changed atomic.Uint64 // newest entry that counts as a change of the database
+	upkeep  *upkeep
 }
 
 // watched is what others wait for.
@@ -100,6 +106,7 @@ func (f *fsm) Apply(l *raft.Log) any {
 
 // apply fails without a latched failure only for a read.
 func (f *fsm) apply(l *raft.Log) (*command.Response, error) {
+	begun := time.Now()
 	e, err := command.DecodeEntry(l.Data)
 	if err != nil {
 		return nil, f.fail("decode", l.Index, err)
@@ -133,6 +140,12 @@ func (f *fsm) apply(l *raft.Log) (*command.Response, error) {
 	}
 	if e.Kind != command.Unified || resp.Writes > 0 {
 		f.changed.Store(l.Index)
+		if e.Upkeep == command.NoUpkeep {
+			f.upkeep.written.Store(l.Index)
+		}
+	}
+	if e.Upkeep != command.NoUpkeep {
+		f.upkeep.applied(e, resp, time.Since(begun), l.Index <= f.hashes.replayed)
 	}
 	resp.Index = l.Index
 	return resp, nil
@@ -250,6 +263,9 @@ func (f *fsm) Restore(rc io.ReadCloser) error {
 	if f.transfers.booting.Load() && err != nil {
 		f.failure.set(err) // the log is that of the new database
 		return nil         // Raft would panic
+	}
+	if err == nil {
+		f.upkeep.replaced()
 	}
 	select {
 	case <-f.closing:

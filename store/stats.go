@@ -57,7 +57,7 @@ func (s *Store) Stats() (any, error) {
 	}
 	leader, _ := s.Leader()
 	now := s.fsm.progress.now.Load()
-	return map[string]any{
+	st := map[string]any{
 		"addr":                    s.cfg.Addr,
 		"apply_timeout":           s.cfg.Raft.ApplyTimeout.String(),
 		"cdc":                     map[string]any{"enabled": false, "registered": false},
@@ -94,7 +94,11 @@ func (s *Store) Stats() (any, error) {
 		"sqlite3":            sqlite,
 		"strong_read_term":   s.lead.term.Load(),
 		"trailing_logs":      s.cfg.Snapshot.trailing(),
-	}, nil
+	}
+	if s.cfg.Upkeep.Vacuum > 0 {
+		st["auto_vacuum"] = s.fsm.upkeep.vacuumStats()
+	}
+	return st, nil
 }
 
 func (s *Store) nodeStats() []nodeStats {

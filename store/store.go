@@ -105,6 +105,9 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	s := newStore(cfg)
 	err = s.mount(ctx)
 	if err == nil {
+		err = s.openUpkeep()
+	}
+	if err == nil {
 		err = s.startRaft()
 	}
 	if err != nil {
@@ -305,6 +308,7 @@ func (s *Store) buildFSM(head snapshot.Head) error {
 		hashes:    newHashes(max(last, head.Index)),
 		transfers: newTransfers(),
 		captures:  captures{idle: idle{s.snaps.Head, s.cfg.Snapshot.Threshold}, damage: s.damage},
+		changes:   changes{upkeep: newUpkeep(s.cfg.Upkeep, &s.counters.upkeepCounters)},
 		keys:      keys{own: command.SettingOf(s.cfg.ForeignKeys)},
 		restored:  s.restored,
 	}
@@ -386,6 +390,7 @@ func (s *Store) start() {
 	g.Go(func() error { return s.watchWALSize(ctx) })
 	g.Go(func() error { return s.watchDamage(ctx) })
 	g.Go(func() error { return s.watchTransfers(ctx) })
+	g.Go(func() error { return s.runUpkeep(ctx) })
 	g.Go(func() error { return s.observe(ctx) })
 	g.Go(func() error { return s.reapDead(ctx) })
 	g.Go(func() error { return s.stopOnFailure(ctx) })

@@ -11,6 +11,16 @@ func newTurn() turn { return make(turn, 1) }
 func (t turn) take() { t <- struct{}{} }
 func (t turn) give() { <-t }
 
+// try takes the turn if nobody has it.
+func (t turn) try() bool {
+	select {
+	case t <- struct{}{}:
+		return true
+	default:
+		return false
+	}
+}
+
 // await takes the turn, or fails with the cause of the end of ctx.
 func (t turn) await(ctx context.Context) error {
 	select {

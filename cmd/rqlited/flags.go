@@ -131,7 +131,9 @@ func (s *settings) generalFlags(fs *flag.FlagSet) {
 	fs.StringVar(&s.store.NodeID, "node-id", "", "unique and lasting `name` of this node (default: the advertised Raft address)")
 	fs.BoolVar(&s.store.ForeignKeys, "fk", false, "enforce foreign keys; a property of the cluster, which nodes that differ can't join")
 	fs.IntVar(&s.store.MaxReaders, "db-max-ro-conns", 256, "most connections for reading; 0 is no limit")
-	laterFlags(fs, "extensions-path", "auto-vacuum-int", "auto-optimize-int")
+	fs.DurationVar(&s.store.Upkeep.Vacuum, "auto-vacuum-int", 0, "least time between automatic VACUUMs, which the leader has all nodes do (default: never)")
+	fs.DurationVar(&s.store.Upkeep.Optimize, "auto-optimize-int", 24*time.Hour, "least time between automatic ANALYZEs of what PRAGMA optimize finds worth while; 0 is never")
+	laterFlags(fs, "extensions-path")
 
 	fs.StringVar(&s.profiles.cpu, "cpu-profile", "", "write a CPU profile to `file`")
 	fs.StringVar(&s.profiles.mem, "mem-profile", "", "write a memory profile to `file` when stopping")

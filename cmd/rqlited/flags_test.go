@@ -15,6 +15,7 @@ import (
 	"time"
 
 	httpd "rqlited/http"
+	"rqlited/store"
 )
 
 // TestCommandLine is the table of what each way to call the program says and returns, for the ways
@@ -72,6 +73,7 @@ func TestCommandLine(t *testing.T) {
 		{"-db-max-ro-conns -1 d", 1, fatal("-db-max-ro-conns must not be negative")},
 		{"-hash-check-interval -1s d", 1, fatal("-hash-check-interval must be 0 or at least 1s")},
 		{"-hash-check-interval 999ms -join-attempts 0 d", 1, fatal("-hash-check-interval must be 0 or at least 1s", "-join-attempts must be greater than 0")},
+		{"-auto-vacuum-int -1s -auto-optimize-int -1s d", 1, fatal("-auto-vacuum-int must not be negative", "-auto-optimize-int must not be negative")},
 		{"-hash-check-interval 5 d", 2, `invalid value "5" for flag -hash-check-interval: parse error`},
 		{"-raft-leader-lease-timeout -1s d", 1, fatal("-raft-leader-lease-timeout must not be negative")},
 		{"-raft-snap-wal-size 9223372036854775808 d", 1, fatal("-raft-snap-wal-size is too large")},
@@ -197,6 +199,8 @@ func TestSettings(t *testing.T) {
 		{"", func(s settings) any { return s.store.Dir }, "d"},
 		{"", func(s settings) any { return s.form.Voter }, true},
 		{"-raft-non-voter", func(s settings) any { return s.form.Voter }, false},
+		{"", func(s settings) any { return s.store.Upkeep }, store.UpkeepConfig{Optimize: 24 * time.Hour}},
+		{"-auto-vacuum-int 1h -auto-optimize-int 0h", func(s settings) any { return s.store.Upkeep }, store.UpkeepConfig{Vacuum: time.Hour}},
 		{"", func(s settings) any { return s.stepdown }, true},
 		{"-raft-shutdown-stepdown=false", func(s settings) any { return s.stepdown }, false},
 		{"", func(s settings) any { return len(s.form.Join) }, 0},

@@ -16,12 +16,10 @@ type laterFlag struct {
 	usage string
 }
 
-// later are all such flags. The default of -auto-optimize-int is rqlite's, so that it can be given.
+// later are all such flags.
 var later = []laterFlag{
 	{"auto-backup", "", "", "`file` that configures automatic backups"},
 	{"auto-restore", "", "", "`file` that configures restoring a backup into a new node"},
-	{"auto-vacuum-int", time.Duration(0), "", "time between automatic VACUUMs (default: never)"},
-	{"auto-optimize-int", 24 * time.Hour, "0s", "time between automatic PRAGMA optimize"},
 	{"cdc-config", "", "", "`file` that configures change data capture"},
 	{"disco-mode", "", "", "`way` to find other nodes: consul-kv, etcd-kv, dns or dns-srv"},
 	{"disco-key", "rqlite", "", "key `prefix` of discovery"},

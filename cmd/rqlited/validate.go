@@ -151,6 +151,12 @@ func (s *settings) rangeFaults() []fault {
 	if v := s.store.HashCheckInterval; v != 0 && v < time.Second {
 		faults = append(faults, refuse("hash-check-interval", "-hash-check-interval must be 0 or at least 1s"))
 	}
+	if s.store.Upkeep.Vacuum < 0 {
+		faults = append(faults, refuse("auto-vacuum-int", "-auto-vacuum-int must not be negative"))
+	}
+	if s.store.Upkeep.Optimize < 0 {
+		faults = append(faults, refuse("auto-optimize-int", "-auto-optimize-int must not be negative"))
+	}
 	if s.form.JoinAttempts <= 0 {
 		faults = append(faults, refuse("join-attempts", "-join-attempts must be greater than 0"))
 	}
