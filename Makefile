@@ -6,7 +6,7 @@
 #   make lint      the part of it that only reads sources
 #   make unit      the tests beside the code, with the race detector; includes the fuzz seeds
 #   make system    the black-box tests, against a race-detecting binary
-#   make clients   rqlite's clients for Go and JavaScript against a cluster; needs the network, and npm
+#   make clients   rqlite's client for JavaScript, besides that for Go, against a cluster; needs npm and the network
 #   make chaos     the black-box tests that kill nodes at random for CHAOS (default 5m), and the long
 #                  forms of those that break nodes on purpose
 #   make race      all tests several times over with the race detector
@@ -72,7 +72,6 @@ CLIENTS = system_test/clients
 .PHONY: clients
 clients: build
 	@mkdir -p bin/clients/rqlite-js
-	cd $(CLIENTS)/gorqlite && $(GO) vet . && $(GO) build -o $(CURDIR)/bin/clients/gorqlite .
 	cp $(CLIENTS)/rqlite-js/main.js $(CLIENTS)/rqlite-js/package.json $(CLIENTS)/rqlite-js/package-lock.json bin/clients/rqlite-js
 	cd bin/clients/rqlite-js && npm ci --ignore-scripts --no-audit --no-fund
 	$(GO) test -count=1 -v -run '^TestClients$$' ./system_test -rqlited bin/rqlited -clients bin/clients

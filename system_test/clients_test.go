@@ -17,35 +17,50 @@ import (
 	"time"
 )
 
-var flagClients = flag.String("clients", "", "run the client programs of this `directory`, which make clients fills; relative to the module root")
+var flagClients = flag.String("clients", "", "also run rqlite-js, from this `directory`, which make clients fills; relative to the module root")
 
 // clientPrograms use a cluster through rqlite's client libraries, each in what is ordinary for it.
 var clientPrograms = []struct {
 	name    string
-	command []string // run in the directory
-	all     bool     // is told the addresses of all nodes, not of one follower
+	command func(t *testing.T) *exec.Cmd
+	all     bool // is told the addresses of all nodes, not of one follower
 }{
-	{name: "gorqlite", command: []string{"./gorqlite"}},
-	{name: "rqlite-js", command: []string{"node", "./rqlite-js/main.js"}, all: true},
+	{name: "gorqlite", command: gorqliteProgram},
+	{name: "rqlite-js", command: jsProgram, all: true},
+}
+
+func gorqliteProgram(t *testing.T) *exec.Cmd {
+	program := filepath.Join(t.TempDir(), "gorqlite")
+	if err := build("..", "./system_test/clients/gorqlite", program); err != nil {
+		t.Fatal(err)
+	}
+	return exec.Command(program)
+}
+
+func jsProgram(t *testing.T) *exec.Cmd {
+	if *flagClients == "" {
+		t.Skip("needs packages from the network: make clients")
+	}
+	cmd := exec.Command("node", "./rqlite-js/main.js")
+	cmd.Dir = filepath.Join("..", *flagClients)
+	return cmd
 }
 
 // TestClients runs rqlite's own client libraries against a cluster whose leader is killed while they write, and
 // counts what they were told is written. What they send has to be what TestRecorded plays.
 func TestClients(t *testing.T) {
-	if *flagClients == "" {
-		t.Skip("needs programs from the network: make clients")
-	}
+	t.Parallel()
 	for _, p := range clientPrograms {
 		t.Run(p.name, func(t *testing.T) {
+			cmd := p.command(t)
 			s := newStage(t)
 			s.direct("nodes 3")
 			leader, follower := s.nodes[0], s.nodes[1]
-			args := []string{follower.httpAddr}
 			if p.all {
-				args = []string{leader.httpAddr, follower.httpAddr, s.nodes[2].httpAddr}
+				cmd.Args = append(cmd.Args, leader.httpAddr, follower.httpAddr, s.nodes[2].httpAddr)
+			} else {
+				cmd.Args = append(cmd.Args, follower.httpAddr)
 			}
-			cmd := exec.Command(p.command[0], append(slices.Clone(p.command[1:]), args...)...)
-			cmd.Dir = filepath.Join("..", *flagClients)
 			requests, acknowledged := s.converse(cmd)
 
 			var want []string

@@ -76,7 +76,7 @@ func swayedBinary(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := build(module, out, "-overlay", filepath.Join(dir, "overlay.json")); err != nil {
+	if err := build(module, "./cmd/rqlited", out, "-overlay", filepath.Join(dir, "overlay.json")); err != nil {
 		t.Fatal(err)
 	}
 	return out

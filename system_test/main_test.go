@@ -63,23 +63,23 @@ func run(m *testing.M) (int, error) {
 	}
 	defer os.RemoveAll(dir)
 	rqlited = filepath.Join(dir, "rqlited")
-	if err := build(root, rqlited); err != nil {
+	if err := build(root, "./cmd/rqlited", rqlited); err != nil {
 		return 0, err
 	}
 	return m.Run(), nil
 }
 
-func build(root, out string, flags ...string) error {
+func build(root, pkg, out string, flags ...string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute) // SQLite takes a while without a build cache
 	defer cancel()
 	args := append([]string{"build", "-o", out}, flags...)
 	if *flagRace {
 		args = append(args, "-race")
 	}
-	cmd := exec.CommandContext(ctx, "go", append(args, "./cmd/rqlited")...)
+	cmd := exec.CommandContext(ctx, "go", append(args, pkg)...)
 	cmd.Dir = root
 	if msg, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("build rqlited: %w\n%s", err, msg)
+		return fmt.Errorf("build %s: %w\n%s", pkg, err, msg)
 	}
 	return nil
 }

@@ -64,7 +64,7 @@ func load(fsys fs.FS) (*tree, error) {
 		switch {
 		case err != nil:
 			return err
-		case d.IsDir() && (slices.Contains(skipped, name) || otherModule(fsys, name)):
+		case d.IsDir() && slices.Contains(skipped, name):
 			return fs.SkipDir
 		case !d.Type().IsRegular():
 			return nil
@@ -72,12 +72,6 @@ func load(fsys fs.FS) (*tree, error) {
 		return t.add(fsys, name)
 	})
 	return t, err
-}
-
-// otherModule says whether the directory is a module of its own, to which the rules of this one do not apply.
-func otherModule(fsys fs.FS, dir string) bool {
-	_, err := fs.Stat(fsys, path.Join(dir, "go.mod"))
-	return dir != "." && err == nil
 }
 
 func (t *tree) add(fsys fs.FS, name string) error {
