@@ -168,7 +168,7 @@ func (m *Mux) take(ctx context.Context, conn net.Conn) {
 		m.done.Go(func() { m.sort(ctx, conn) })
 	}
 	if scarce {
-		rest(ctx, time.Millisecond) // a descriptor is free only when nobody reads from it any more
+		budget.Recover(m.ln, m.relieve, func(pause time.Duration) { rest(ctx, pause) })
 	}
 }
 

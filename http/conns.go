@@ -270,7 +270,7 @@ func (l *boundedListener) Accept() (net.Conn, error) {
 			scarce := budget.Scarce(conn)
 			c := l.conns.take(conn, scarce)
 			if scarce {
-				l.rest(time.Millisecond) // a descriptor is free only when nobody reads from it any more
+				budget.Recover(l.Listener, l.conns.relieve, l.rest)
 			}
 			if c != nil {
 				return c, nil
