@@ -304,7 +304,7 @@ func TestFullFileTable(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	limit(uint64(len(open) + 40))
+	limit(uint64(len(open) + 60))
 	c := besiege(t, n, besiegers{idle: 300, peers: 300})
 	end := time.Now().Add(5 * time.Second)
 	done, failed := 0, 0

@@ -9,7 +9,7 @@ import (
 
 // Scarce reports whether the descriptor of conn, which has just been opened, is one of the last that the process
 // may have. The kernel gives the lowest that is free, so all others are in use. The last, an eighth of all and
-// 16 to 64, are for files: a node that can't open one may have to stop.
+// 32 to 64, are for files: a node that can't open one may have to stop.
 func Scarce(conn net.Conn) bool {
 	scarce := false
 	control(conn, func(fd uintptr) { scarce = last(fd) })
@@ -47,5 +47,5 @@ func last(fd uintptr) bool {
 		return false
 	}
 	files := uint64(r.Cur)
-	return uint64(fd) >= files-min(files, max(16, min(64, files/8)))
+	return uint64(fd) >= files-min(files, max(32, min(64, files/8)))
 }
