@@ -157,10 +157,10 @@ func TestForwardRefused(t *testing.T) {
 // the node is on the same connection: behind the refusal nothing may come but the answer to that.
 func TestRefusedGetNothing(t *testing.T) {
 	addr, s := startService(t, &fakeNode{}, ServiceConfig{URL: "http://n:4001", Auth: usersOf(t, credentials)})
-	for _, typ := range []callType{callBackupStream, callLoad} {
+	for _, typ := range []callType{callBackupStream, callLoad, callLoadStream} {
 		for _, user := range []Credentials{{}, {"backup", "wrong"}, {"writer", "w"}} {
 			conn := dialRaw(t, addr)
-			sent := append([]byte{byteCalls}, endFrame(appendCall(beginFrame(nil), &call{typ, user, []byte{8, 2}}))...)
+			sent := append([]byte{byteCalls}, endFrame(appendCall(beginFrame(nil), &call{typ: typ, creds: user, body: []byte{8, 2}}))...)
 			sent = append(sent, endFrame(appendCall(beginFrame(nil), &call{typ: callMeta}))...)
 			if _, err := conn.Write(sent); err != nil {
 				t.Fatal(err)
