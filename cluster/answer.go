@@ -85,6 +85,9 @@ func (s *Service) permit(c *call) error {
 	case callMeta, callHash, callLoadChunk, callHighwater:
 		return nil
 	case callExecute:
+		if c.load {
+			return all("load")
+		}
 		return all("execute")
 	case callQuery:
 		return all("query")

@@ -61,6 +61,7 @@ const (
 	lastField        = 13   // of rqlite's
 	fieldHash        = 1000 // the message of a callHash
 	fieldLoadStream  = 1001 // the message of a callLoadStream
+	fieldLoad        = 1002 // of a callExecute: it is the script of a load
 	fieldForeignKeys = 1002 // of the messages of joining and notifying
 	fieldStreams     = 1000 // of Meta
 )
@@ -74,6 +75,7 @@ type Credentials struct {
 type call struct {
 	typ   callType
 	creds Credentials
+	load  bool   // a callExecute is the script of a load
 	body  []byte // message of the type; nil if there is none
 	file  *file  // of a callLoad that is not in body; nil if there is none
 }
@@ -94,7 +96,7 @@ func appendCall(b []byte, c *call) []byte {
 	if c.body != nil && field > fieldCredentials {
 		b = appendBytes(b, field, c.body)
 	}
-	return b
+	return command.AppendBool(b, fieldLoad, c.load)
 }
 
 // decodeCall decodes a Command. The body it returns is a part of b. It fails with ErrMalformed,
@@ -109,6 +111,8 @@ func decodeCall(b []byte) (call, error) {
 			if _, known := bodies[c.typ]; !known {
 				return fmt.Errorf("command of type %d: %w", f.Bits, ErrMalformed)
 			}
+		case f.Num == fieldLoad:
+			c.load = f.Bool()
 		case f.Num == fieldCredentials:
 			return c.creds.decode(f.Bytes)
 		case (f.Num <= lastField || f.Num == fieldHash || f.Num == fieldLoadStream) && f.Message():

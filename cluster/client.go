@@ -100,6 +100,7 @@ func (c *Client) Do(ctx context.Context, addr string, req *command.Request) (*co
 	answer, err := c.call(ctx, addr, &call{
 		typ:   requestCall(req.Kind),
 		creds: Credentials{req.Forward.Username, req.Forward.Password},
+		load:  req.Forward.Load,
 		body:  body,
 	}, p)
 	if err != nil {

@@ -65,6 +65,7 @@ func (s *Server) loadSQL(w http.ResponseWriter, c *call, f form, start time.Time
 	}
 	req.Timings = f.timings
 	req.Forward = c.params.forward(c.caller)
+	req.Forward.Load = true
 	resp, err := s.db.Do(c.Context(), req)
 	switch {
 	case err == nil:

@@ -189,7 +189,7 @@ func TestLoad(t *testing.T) {
 		switch {
 		case binary && (f.db.loaded != tt.body && !leaderUnknown(tt.err) || f.db.size != int64(len(tt.body)) || f.db.fwd.Password != "pw"):
 			t.Errorf("%s: loaded %q of %d bytes as %+v", tt.query, f.db.loaded, f.db.size, f.db.fwd)
-		case !binary && len(f.db.asked) == 1 && (f.db.asked[0].Forward.Password != "pw" || !f.db.asked[0].RollbackOnError):
+		case !binary && len(f.db.asked) == 1 && (f.db.asked[0].Forward.Password != "pw" || !f.db.asked[0].Forward.Load || !f.db.asked[0].RollbackOnError):
 			t.Errorf("%s %q: asked %+v", tt.query, tt.body, f.db.asked[0])
 		}
 		if ctype := r.Header.Get("Content-Type"); tt.code == 200 && ctype != "" && ctype != textType {
