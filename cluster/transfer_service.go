@@ -16,6 +16,10 @@ import (
 	"rqlited/store"
 )
 
+// clientSlack is how many times longer than in other calls the caller may be silent: it may be waiting for a client of
+// its own, to which it grants about as much.
+const clientSlack = 3
+
 // beats calls f time and again until stop is called, which waits for that, or until f fails, of which failed is told.
 func beats(every time.Duration, f func() error, failed func(error)) (stop func()) {
 	end := make(chan struct{})
@@ -65,7 +69,7 @@ func (s *Service) backupStream(ctx context.Context, p *caller, c *call) error {
 	defer end()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	w := &backupWriter{out: bufio.NewWriterSize(stalling{p, s.cfg.Stall}, frameChunk)}
+	w := &backupWriter{out: bufio.NewWriterSize(stalling{p, clientSlack * s.cfg.Stall}, frameChunk)}
 	stop := beats(every, w.beat, cancel)
 	err = s.node.Backup(ctx, req, w)
 	stop()
@@ -146,8 +150,7 @@ func (s *Service) loadStream(ctx context.Context, p *caller, c *call) error {
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	// The caller lets its own client be silent for as long as this node would let one.
-	in := bufio.NewReaderSize(io.MultiReader(bytes.NewReader(p.early), stalling{p, 2 * s.cfg.Stall}), frameChunk)
+	in := bufio.NewReaderSize(io.MultiReader(bytes.NewReader(p.early), stalling{p, clientSlack * s.cfg.Stall}), frameChunk)
 	p.early = nil
 	var mu sync.Mutex // of writing
 	say := func(a loadAnswer) error {

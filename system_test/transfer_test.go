@@ -222,23 +222,32 @@ func TestTransfer(t *testing.T) {
 	source.stop()
 	source.forgetAll() // it takes room
 
-	measured := func(c cluster, what string, f func()) {
-		t.Helper()
-		above := memoryOf(c, f)
-		t.Logf("%s: at most %d MiB above idle", what, above>>20)
-		if above > mostTransfer() {
-			t.Errorf("%s: a node needs %d MiB more than when it is idle; want at most %d", what, above>>20, mostTransfer()>>20)
-		}
+	t.Run("one", func(t *testing.T) { transferOne(t, file, want) })
+	t.Run("three", func(t *testing.T) { transferThree(t, file, want) })
+}
+
+// measured calls f, and looks at what memory the nodes need for it.
+func (c cluster) measured(what string, f func()) {
+	t := c[0].t
+	t.Helper()
+	above := memoryOf(c, f)
+	t.Logf("%s: at most %d MiB above idle", what, above>>20)
+	if above > mostTransfer() {
+		t.Errorf("%s: a node needs %d MiB more than when it is idle; want at most %d", what, above>>20, mostTransfer()>>20)
 	}
+}
+
+func transferOne(t *testing.T, file, want string) {
 	one := startOne(t)
-	measured(cluster{one}, "boot", func() { one.mustUpload("/boot", file, false) })
+	alone := cluster{one}
+	alone.measured("boot", func() { one.mustUpload("/boot", file, false) })
 	one.sameDump(want, "the boot")
 	one.execute("DELETE FROM foo WHERE id < 100", "CREATE TABLE more (v)")
-	measured(cluster{one}, "load", func() { one.mustUpload("/db/load", file, true) })
+	alone.measured("load", func() { one.mustUpload("/db/load", file, true) })
 	one.sameDump(want, "the load")
 	for _, query := range []string{"", "?vacuum&compress"} {
 		var back string
-		measured(cluster{one}, "backup"+query, func() { back = one.save(query) })
+		alone.measured("backup"+query, func() { back = one.save(query) })
 		one.execute("DELETE FROM foo WHERE id < 100")
 		one.mustUpload("/boot", back, true)
 		one.sameDump(want, "a boot with backup"+query)
@@ -246,27 +255,27 @@ func TestTransfer(t *testing.T) {
 	one.tidy()
 	one.stop()
 	one.forgetAll()
+}
 
-	three := startCluster(t, 3)
-	leader := three.leader()
-	follower := three.without(leader)[0]
+func transferThree(t *testing.T, file, want string) {
+	c := startCluster(t, 3)
+	leader := c.leader()
+	follower := c.without(leader)[0]
 	follower.execute("CREATE TABLE foo (gone)")
-	measured(three, "load through a follower", func() {
+	c.measured("load through a follower", func() {
 		a := follower.mustUpload("/db/load", file, false)
 		if got := a.header.Get("X-Rqlite-Served-By"); got != leader.raftAddr {
 			t.Errorf("served by %q; want the leader, %s", got, leader.raftAddr)
 		}
 	})
-	for _, n := range three {
+	for _, n := range c {
 		n.sameDump(want, "the load")
 	}
-	three.sameHash()
-	measured(three, "backup through a follower", func() { file = follower.save("?compress") })
-	if *flagLarge < 100 {
-		follower.mustUpload("/db/load", file, true)
-		follower.sameDump(want, "a load of the backup")
-	}
-	for _, n := range three {
+	c.sameHash()
+	c.measured("backup through a follower", func() { file = follower.save("?compress") })
+	follower.mustUpload("/db/load", file, true)
+	follower.sameDump(want, "a load of the backup")
+	for _, n := range c {
 		n.tidy()
 	}
 }
