@@ -408,13 +408,13 @@ func TestTransferErrors(t *testing.T) {
 	c.sameHash()
 }
 
-// TestTransferCut leaves in the middle of transfers that go through a follower, and lets leaders freeze and die in them.
+// TestTransferCut leaves in the middle of transfers that go through a follower, and lets a leader freeze and die in them.
 func TestTransferCut(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t, 3)
 	leader := c.leader()
 	follower := c.without(leader)[0]
-	leader.fill(24) // more than what the network holds
+	leader.fill(40) // more than what the network holds
 	want, file := leader.dump(), leader.save("")
 	data, err := os.ReadFile(file)
 	if err != nil {
@@ -438,23 +438,52 @@ func TestTransferCut(t *testing.T) {
 	for _, n := range c {
 		n.tidy() // nobody works for those who have left
 	}
-	r, err := follower.send(http.MethodGet, "/db/backup", nil, 0)
-	if err != nil {
-		t.Fatal(err)
+	follower.client = &http.Client{Transport: &http.Transport{DialContext: dialNarrow}}
+	rest := func(r *http.Response, why string) {
+		t.Helper()
+		defer r.Body.Close()
+		if n, err := io.Copy(io.Discard, r.Body); err == nil {
+			t.Errorf("a backup whose leader %s looks whole after %d MiB", why, n>>20+1)
+		}
 	}
-	io.CopyN(io.Discard, r.Body, 1<<20)
+	begun := func(query string) *http.Response {
+		t.Helper()
+		r, err := follower.send(http.MethodGet, "/db/backup"+query, nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		io.CopyN(io.Discard, r.Body, 1<<20)
+		return r
+	}
+	r := begun("?timeout=2s")
+	leader.pause()
+	rest(r, "is frozen")
+	leader.resume()
+	c.waitReady()
+	leader = c.leader()
+	if follower == leader {
+		follower = c.without(leader)[0]
+		follower.client = &http.Client{Transport: &http.Transport{DialContext: dialNarrow}}
+	}
+	r = begun("")
 	leader.kill()
-	n, err := io.Copy(io.Discard, r.Body)
-	r.Body.Close()
-	if err == nil {
-		t.Errorf("a backup whose leader has died looks whole after %d bytes", n+1<<20)
-	}
+	rest(r, "has died")
 	leader.start()
 	c.waitReady()
 	for _, n := range c {
 		n.sameDump(want, "all that was cut")
 	}
 	c.sameHash()
+}
+
+// dialNarrow opens a connection that holds little of what is not read yet.
+func dialNarrow(ctx context.Context, network, addr string) (net.Conn, error) {
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, network, addr)
+	if err == nil {
+		err = conn.(*net.TCPConn).SetReadBuffer(64 << 10)
+	}
+	return conn, err
 }
 
 // TestTransferUsers lets those in who may, here and at the leader, and nobody else; a refusal does not keep others from being
