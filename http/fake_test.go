@@ -74,14 +74,19 @@ type fakeNode struct {
 	waitedFor   uint64
 	snapshotErr error
 	trailing    uint64
-	deltas      int
-	compactErr  error
 	hash        func(ctx context.Context) (store.StateHash, error)
-	boot        error
-	booted      string
+	fakeFiles
 }
 
-func (n *fakeNode) Boot(_ context.Context, r io.Reader) error {
+// fakeFiles keeps what was booted, and fails with boot and compactErr.
+type fakeFiles struct {
+	boot       error
+	booted     string
+	deltas     int // that a compaction has taken in
+	compactErr error
+}
+
+func (n *fakeFiles) Boot(_ context.Context, r io.Reader) error {
 	b, err := io.ReadAll(r)
 	n.booted = string(b)
 	return errors.Join(err, n.boot)

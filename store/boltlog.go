@@ -38,6 +38,8 @@ type boltLog struct {
 	conn   *bbolt.DB
 	handle *codec.MsgpackHandle
 	broken atomic.Bool // something could not be written: nobody knows what is on the disk
+
+	appending appending
 }
 
 // seal is the value of keySeal: version, the four numbers, and a checksum of these and of all other
