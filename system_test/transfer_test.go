@@ -169,7 +169,7 @@ func (n *node) fill(mib int) {
 func memoryOf(c cluster, f func()) (above int64) {
 	now := func() (most []int64) {
 		for _, n := range c {
-			most = append(most, n.memory())
+			most = append(most, n.anonymous())
 		}
 		return most
 	}
@@ -196,9 +196,9 @@ func memoryOf(c cluster, f func()) (above int64) {
 	return above
 }
 
-// memory returns the anonymous memory of the node's process, in bytes: mapped files are no part of it. It is 0 where
+// anonymous returns the anonymous memory of the node's process, in bytes: mapped files are no part of it. It is 0 where
 // the system does not tell.
-func (n *node) memory() int64 {
+func (n *node) anonymous() int64 {
 	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", n.proc.cmd.Process.Pid))
 	var kb int64
 	for line := range strings.Lines(string(text)) {
