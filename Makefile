@@ -15,6 +15,8 @@
 #   make fuzz      each fuzz target, and the random test of the snapshot store against a model, for
 #                  FUZZTIME (default 30s; a number and s, m or h)
 #   make licenses  http/licenses.txt, after a module was added or has another version
+#   make large     what it takes to boot, load and back up a database of LARGE MiB (default 1024), on one
+#                  node and by way of a follower; six times that should be free in TMPDIR for each of five nodes
 #   make bench     a table of what snapshots, compaction and restarts cost for databases of SIZES
 #                  (default "16 256 1024" MiB; six times the largest should be free in TMPDIR), then all
 #                  benchmarks beside the code
@@ -22,6 +24,7 @@
 GO       ?= go
 FUZZTIME ?= 30s
 CHAOS    ?= 5m
+LARGE    ?= 1024
 SIZES    ?= 16 256 1024
 
 # Make has a CC of its own; what counts is the one that Go uses, unless the user names another.
@@ -118,6 +121,10 @@ fuzz-model: cc
 	while kill -0 $$alarm 2>/dev/null; do \
 		$(GO) test -count=1 -run '^TestModel$$' ./snapshot -rapid.checks=500 || { kill $$alarm; exit 1; }; \
 	done
+
+.PHONY: large
+large: cc
+	$(GO) test -count=1 -timeout 60m -v -run '^TestTransfer$$' ./system_test -large $(LARGE)
 
 .PHONY: bench
 bench: build

@@ -19,19 +19,9 @@ var (
 	errUnsupported  = errors.New("unsupported")
 )
 
-// answer carries out the call in of p and appends the frame that answers it to out, or the last of them: those
-// before are sent. An error means that the connection makes no sense.
-func (s *Service) answer(ctx context.Context, out, in []byte, p *caller) ([]byte, error) {
-	c, err := decodeCall(in)
-	if err != nil {
-		return nil, err
-	}
-	s.counts.count(c.typ)
-	return s.reply(ctx, out, &c, s.refusal(&c), p)
-}
-
-// reply appends the frame that answers c: with what carrying it out yields, or with why it is not.
-func (s *Service) reply(ctx context.Context, out []byte, c *call, failed error, p *caller) (_ []byte, err error) {
+// answer carries out c, the call of p, unless it has to be refused because of failed, and appends the frame that answers
+// it to out, or the last of them: those before are sent. An error means that the connection makes no sense.
+func (s *Service) answer(ctx context.Context, out []byte, c *call, failed error, p *caller) (_ []byte, err error) {
 	out = beginFrame(out[:0])
 	switch c.typ {
 	case callMeta:
@@ -40,6 +30,8 @@ func (s *Service) reply(ctx context.Context, out []byte, c *call, failed error, 
 		out, err = s.request(ctx, out, c, failed, p)
 	case callHash:
 		out, err = s.hashAt(ctx, out, c, failed)
+	case callLoad:
+		out, err = s.load(ctx, out, c, failed)
 	default:
 		var o outcome
 		if failed == nil {
@@ -63,7 +55,7 @@ func (s *Service) reply(ctx context.Context, out []byte, c *call, failed error, 
 
 // refusal says why c is not carried out, before its message is looked into.
 func (s *Service) refusal(c *call) error {
-	if c.typ != callMeta && c.body == nil {
+	if c.typ != callMeta && c.body == nil && c.file == nil {
 		return &store.RequestError{Msg: bodies[c.typ].name + " is nil"}
 	}
 	err := s.permit(c)
@@ -93,6 +85,9 @@ func (s *Service) permit(c *call) error {
 	case callMeta, callHash, callLoadChunk, callHighwater:
 		return nil
 	case callExecute:
+		if c.load {
+			return all("load")
+		}
 		return all("execute")
 	case callQuery:
 		return all("query")
@@ -100,7 +95,7 @@ func (s *Service) permit(c *call) error {
 		return all("query", "execute")
 	case callBackup, callBackupStream:
 		return all("backup")
-	case callLoad:
+	case callLoad, callLoadStream:
 		return all("load")
 	case callRemove:
 		return all("remove")
@@ -123,7 +118,7 @@ func (s *Service) permit(c *call) error {
 
 // Meta returns what peers are told about this node.
 func (s *Service) Meta() Meta {
-	return Meta{URL: s.cfg.URL, CommitIndex: s.node.CommitIndex(), Version: s.cfg.Version}
+	return Meta{URL: s.cfg.URL, CommitIndex: s.node.CommitIndex(), Version: s.cfg.Version, Streams: true}
 }
 
 // request runs the statements of c and appends the answer to out.

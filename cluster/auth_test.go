@@ -23,6 +23,7 @@ const credentials = `[
 	{"username": "replica", "password": "p", "perms": ["join-read-replica"]},
 	{"username": "writer", "password": "w", "perms": ["execute"]},
 	{"username": "backup", "password": "b", "perms": ["backup"]},
+	{"username": "loader", "password": "l", "perms": ["load"]},
 	{"username": "*", "perms": ["query"]}
 ]`
 
@@ -104,12 +105,16 @@ func TestForwardRefused(t *testing.T) {
 		do:       answers(&command.Response{}, nil),
 		remove:   func(string) error { return nil },
 		stepdown: func(string, bool) error { return nil },
+		backup:   func(context.Context, *command.BackupRequest, io.Writer) error { return nil },
+		load:     func(context.Context, io.Reader) error { return nil },
 	}
 	addr, _ := startService(t, leader, ServiceConfig{Auth: usersOf(t, credentials)})
 	local := &fakeNode{
 		do:       answers(nil, store.ErrNotLeader),
 		remove:   func(string) error { return store.ErrNotLeader },
 		stepdown: func(string, bool) error { return store.ErrNotLeader },
+		backup:   func(context.Context, *command.BackupRequest, io.Writer) error { return store.ErrNotLeader },
+		load:     func(context.Context, io.Reader) error { return store.ErrNotLeader },
 	}
 	local.setLeader("leader", addr)
 	r := newTestRouter(t, local)
@@ -118,6 +123,17 @@ func TestForwardRefused(t *testing.T) {
 			_, err := r.Do(withTimeout(t), &command.Request{Kind: kind, Forward: f})
 			return err
 		}
+	}
+	backup := func(f command.Forward) error {
+		return r.Backup(withTimeout(t), &command.BackupRequest{Format: command.BackupBinary}, f, io.Discard)
+	}
+	load := func(f command.Forward) error {
+		_, err := r.Load(withTimeout(t), strings.NewReader("file"), -1, f)
+		return err
+	}
+	script := func(f command.Forward) error {
+		f.Load = true
+		return do(command.Execute)(f)
 	}
 	tests := []struct {
 		name     string
@@ -129,6 +145,16 @@ func TestForwardRefused(t *testing.T) {
 		{"execute", do(command.Execute), "writer", "wrong", "remote Execute not authorized"},
 		{"execute", do(command.Execute), "joiner", "j", "remote Execute not authorized"},
 		{"execute", do(command.Execute), "writer", "w", ""},
+		{"backup", backup, "", "", "remote backup not authorized"},
+		{"backup", backup, "backup", "wrong", "remote backup not authorized"},
+		{"backup", backup, "writer", "w", "remote backup not authorized"},
+		{"backup", backup, "backup", "b", ""},
+		{"load", load, "", "", "remote load not authorized"},
+		{"load", load, "backup", "b", "remote load not authorized"},
+		{"load", load, "loader", "l", ""},
+		{"load of a script", script, "writer", "w", "remote Execute not authorized"}, // http knows better words
+		{"load of a script", script, "loader", "l", ""},
+		{"execute", do(command.Execute), "loader", "l", "remote Execute not authorized"},
 		{"query", do(command.Query), "", "", ""}, // as everyone may
 		{"request", do(command.Unified), "", "", "remote Request not authorized"},
 		{"request", do(command.Unified), "writer", "w", ""}, // as everyone may query
@@ -157,10 +183,10 @@ func TestForwardRefused(t *testing.T) {
 // the node is on the same connection: behind the refusal nothing may come but the answer to that.
 func TestRefusedGetNothing(t *testing.T) {
 	addr, s := startService(t, &fakeNode{}, ServiceConfig{URL: "http://n:4001", Auth: usersOf(t, credentials)})
-	for _, typ := range []callType{callBackupStream, callLoad} {
+	for _, typ := range []callType{callBackupStream, callLoad, callLoadStream} {
 		for _, user := range []Credentials{{}, {"backup", "wrong"}, {"writer", "w"}} {
 			conn := dialRaw(t, addr)
-			sent := append([]byte{byteCalls}, endFrame(appendCall(beginFrame(nil), &call{typ, user, []byte{8, 2}}))...)
+			sent := append([]byte{byteCalls}, endFrame(appendCall(beginFrame(nil), &call{typ: typ, creds: user, body: []byte{8, 2}}))...)
 			sent = append(sent, endFrame(appendCall(beginFrame(nil), &call{typ: callMeta}))...)
 			if _, err := conn.Write(sent); err != nil {
 				t.Fatal(err)

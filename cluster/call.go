@@ -29,6 +29,7 @@ const (
 	callStepdown     callType = 12
 	callHighwater    callType = 13
 	callHash         callType = 1000 // a node of rqlite closes the connection
+	callLoadStream   callType = 1001 // only for nodes whose Meta says that they know it
 )
 
 // bodies gives, by type of call, the field that holds its message, and the name that callers know
@@ -51,6 +52,7 @@ var bodies = map[callType]struct {
 	callStepdown:     {12, "StepdownRequest"},
 	callHighwater:    {13, "HighwaterMarkUpdateRequest"},
 	callHash:         {1000, "HashRequest"},
+	callLoadStream:   {1001, "LoadStreamRequest"},
 }
 
 const (
@@ -58,7 +60,10 @@ const (
 	fieldCredentials = 4
 	lastField        = 13   // of rqlite's
 	fieldHash        = 1000 // the message of a callHash
+	fieldLoadStream  = 1001 // the message of a callLoadStream
+	fieldLoad        = 1002 // of a callExecute: it is the script of a load
 	fieldForeignKeys = 1002 // of the messages of joining and notifying
+	fieldStreams     = 1000 // of Meta
 )
 
 // Credentials are a user's name and password. The zero value is nobody.
@@ -70,7 +75,9 @@ type Credentials struct {
 type call struct {
 	typ   callType
 	creds Credentials
+	load  bool   // a callExecute is the script of a load
 	body  []byte // message of the type; nil if there is none
+	file  *file  // of a callLoad that is not in body; nil if there is none
 }
 
 // appendCall appends c as a Command.
@@ -89,7 +96,7 @@ func appendCall(b []byte, c *call) []byte {
 	if c.body != nil && field > fieldCredentials {
 		b = appendBytes(b, field, c.body)
 	}
-	return b
+	return command.AppendBool(b, fieldLoad, c.load)
 }
 
 // decodeCall decodes a Command. The body it returns is a part of b. It fails with ErrMalformed,
@@ -104,9 +111,11 @@ func decodeCall(b []byte) (call, error) {
 			if _, known := bodies[c.typ]; !known {
 				return fmt.Errorf("command of type %d: %w", f.Bits, ErrMalformed)
 			}
+		case f.Num == fieldLoad:
+			c.load = f.Bool()
 		case f.Num == fieldCredentials:
 			return c.creds.decode(f.Bytes)
-		case (f.Num <= lastField || f.Num == fieldHash) && f.Message():
+		case (f.Num <= lastField || f.Num == fieldHash || f.Num == fieldLoadStream) && f.Message():
 			c.body, field = f.Bytes, f.Num
 		}
 		return nil
@@ -220,12 +229,14 @@ type Meta struct {
 	URL         string // base URL of its HTTP API
 	CommitIndex uint64
 	Version     string // empty if older than 8.36.3
+	Streams     bool   // the node knows callLoadStream
 }
 
 func (m Meta) append(b []byte) []byte {
 	b = command.AppendString(b, 1, m.URL)
 	b = command.AppendVarint(b, 2, m.CommitIndex)
-	return command.AppendString(b, 3, m.Version)
+	b = command.AppendString(b, 3, m.Version)
+	return command.AppendBool(b, fieldStreams, m.Streams)
 }
 
 func decodeMeta(b []byte) (Meta, error) {
@@ -238,6 +249,8 @@ func decodeMeta(b []byte) (Meta, error) {
 			m.CommitIndex = f.Bits
 		case 3:
 			m.Version = f.Text()
+		case fieldStreams:
+			m.Streams = f.Bool()
 		}
 		return nil
 	})

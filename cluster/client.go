@@ -100,6 +100,7 @@ func (c *Client) Do(ctx context.Context, addr string, req *command.Request) (*co
 	answer, err := c.call(ctx, addr, &call{
 		typ:   requestCall(req.Kind),
 		creds: Credentials{req.Forward.Username, req.Forward.Password},
+		load:  req.Forward.Load,
 		body:  body,
 	}, p)
 	if err != nil {
@@ -128,6 +129,10 @@ var acts = map[callType]string{
 	callJoin:     "join",
 	callNotify:   "notify",
 	callHash:     "hash",
+
+	callBackupStream: "backup",
+	callLoad:         "load",
+	callLoadStream:   "load",
 }
 
 func remoteError(text, act string) error {
@@ -160,7 +165,7 @@ func (c *Client) Meta(ctx context.Context, addr string, retries int) (Meta, erro
 func (c *Client) Join(ctx context.Context, addr string, self store.Server, user Credentials) (string, error) {
 	m := member{self.ID, self.Addr, self.Voter, self.ForeignKeys}
 	for range 1 + maxRedirects {
-		o, err := c.once(ctx, addr, &call{callJoin, user, m.append([]byte{})}, joinTimeout)
+		o, err := c.once(ctx, addr, &call{typ: callJoin, creds: user, body: m.append([]byte{})}, joinTimeout)
 		if err != nil {
 			return "", err
 		}
@@ -176,17 +181,17 @@ func (c *Client) Join(ctx context.Context, addr string, self store.Server, user 
 // Notify tells the node at addr that self wants to form a cluster with it. It fails as Join does.
 func (c *Client) Notify(ctx context.Context, addr string, self store.Server, user Credentials) error {
 	m := member{id: self.ID, addr: self.Addr, foreignKeys: self.ForeignKeys}
-	return c.act(ctx, addr, &call{callNotify, user, m.append([]byte{})}, joinTimeout)
+	return c.act(ctx, addr, &call{typ: callNotify, creds: user, body: m.append([]byte{})}, joinTimeout)
 }
 
 // Remove has the leader at addr remove the server id from the cluster. Zero timeout means 30 s.
 func (c *Client) Remove(ctx context.Context, addr, id string, user Credentials, timeout time.Duration) error {
-	return c.act(ctx, addr, &call{callRemove, user, member{id: id}.append([]byte{})}, timeout)
+	return c.act(ctx, addr, &call{typ: callRemove, creds: user, body: member{id: id}.append([]byte{})}, timeout)
 }
 
 // Stepdown has the leader at addr give up leadership, to the server id unless it is empty.
 func (c *Client) Stepdown(ctx context.Context, addr, id string, wait bool, user Credentials, timeout time.Duration) error {
-	return c.act(ctx, addr, &call{callStepdown, user, stepdown{id, wait}.append([]byte{})}, timeout)
+	return c.act(ctx, addr, &call{typ: callStepdown, creds: user, body: stepdown{id, wait}.append([]byte{})}, timeout)
 }
 
 // act makes a call that yields no data and is never repeated.
@@ -317,7 +322,7 @@ func exchange(ctx context.Context, conn net.Conn, frame []byte, deadline time.Ti
 		return nil, false, fmt.Errorf("write protobuf bytes: %w", err)
 	}
 	for {
-		size, err := readLength(conn)
+		size, err := readLength(conn, maxFrame)
 		if err != nil {
 			return nil, true, fmt.Errorf("read protobuf length: %w", err)
 		}

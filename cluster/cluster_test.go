@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"sync"
 	"testing"
@@ -27,6 +28,8 @@ type fakeNode struct {
 	remove   func(id string) error
 	stepdown func(id string, wait bool) error
 	hashAt   func(ctx context.Context, index uint64) (store.StateHash, error)
+	backup   func(ctx context.Context, req *command.BackupRequest, w io.Writer) error
+	load     func(ctx context.Context, r io.Reader) error
 	commit   uint64
 
 	mu     sync.Mutex
@@ -61,6 +64,20 @@ func (n *fakeNode) HashAt(ctx context.Context, index uint64) (store.StateHash, e
 		return store.StateHash{}, errFake
 	}
 	return n.hashAt(ctx, index)
+}
+
+func (n *fakeNode) Backup(ctx context.Context, req *command.BackupRequest, w io.Writer) error {
+	if n.backup == nil {
+		return errFake
+	}
+	return n.backup(ctx, req, w)
+}
+
+func (n *fakeNode) Load(ctx context.Context, r io.Reader) (uint64, error) {
+	if n.load == nil {
+		return 0, errFake
+	}
+	return 1, n.load(ctx, r)
 }
 
 func (n *fakeNode) Notify(_ context.Context, sv store.Server) error {

@@ -14,9 +14,12 @@ type serviceCounts struct {
 }
 
 func (c *serviceCounts) count(t callType) {
-	if t == callHash {
+	switch t {
+	case callHash:
 		c.hash.Add(1)
-	} else {
+	case callLoadStream:
+		c.known[callLoad].Add(1)
+	default:
 		c.known[t].Add(1)
 	}
 }
@@ -131,14 +134,17 @@ type routerCounts struct {
 	queries, queriesFailed       atomic.Int64
 	requests, requestsFailed     atomic.Int64
 	removes, stepdowns           atomic.Int64
+	backups, loads               atomic.Int64
 }
 
 // Counters returns the "proxy" map of /debug/vars.
 func (r *Router) Counters() map[string]int64 {
 	n := &r.counts
 	return map[string]int64{
+		"remote_backups":           n.backups.Load(),
 		"remote_executions":        n.executions.Load(),
 		"remote_executions_failed": n.executionsFailed.Load(),
+		"remote_loads":             n.loads.Load(),
 		"remote_queries":           n.queries.Load(),
 		"remote_queries_failed":    n.queriesFailed.Load(),
 		"remote_remove_node":       n.removes.Load(),

@@ -29,31 +29,30 @@ const (
 // readFrame reads one message into buf, which it may replace by a larger one. A connection that
 // ends before the first byte returns io.EOF, later io.ErrUnexpectedEOF.
 func readFrame(r io.Reader, buf []byte) ([]byte, error) {
-	size, err := readLength(r)
+	size, err := readLength(r, maxFrame)
 	if err != nil {
 		return nil, err
 	}
-	return readBody(r, size, buf, nil)
+	return readBody(r, size, buf[:0], nil)
 }
 
 // readLength reads the length of a message and makes sure that it is within its bound.
-func readLength(r io.Reader) (int, error) {
+func readLength(r io.Reader, limit uint64) (int, error) {
 	var header [frameHeader]byte
 	if _, err := io.ReadFull(r, header[:]); err != nil {
 		return 0, err
 	}
 	length := binary.LittleEndian.Uint64(header[:])
-	if length > maxFrame {
+	if length > limit {
 		return 0, fmt.Errorf("frame of %d bytes: %w", length, ErrTooLarge)
 	}
 	return int(length), nil
 }
 
-// readBody reads the size bytes of a message. Memory grows with what really arrives, not with
+// readBody reads a message of size bytes, of which buf has the first. Memory grows with what really arrives, not with
 // what the length claims, and as far as claim does, unless that is nil. With the *budget.FullError
 // that ends it comes what was read before.
 func readBody(r io.Reader, size int, buf []byte, claim *budget.Claim) ([]byte, error) {
-	buf = buf[:0]
 	for len(buf) < size {
 		have := len(buf)
 		// Doubling keeps the copying linear and the memory within twice what has arrived.

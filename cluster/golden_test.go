@@ -117,7 +117,7 @@ func say(t testing.TB, addr string, frame []byte) []byte {
 		t.Fatal(err)
 	}
 	answer := beginFrame(nil)
-	size, err := readLength(conn)
+	size, err := readLength(conn, maxFrame)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -189,7 +189,7 @@ func TestGoldenMemberCalls(t *testing.T) {
 	calls := map[string]func(c *Client, addr string) error{
 		"node meta": func(c *Client, addr string) error {
 			m, err := c.Meta(ctx, addr, 0)
-			if want := (Meta{"http://127.0.0.1:15511", 2, "10"}); err == nil && m != want {
+			if want := (Meta{"http://127.0.0.1:15511", 2, "10", false}); err == nil && m != want {
 				t.Errorf("Meta() = %+v; want %+v", m, want)
 			}
 			return err

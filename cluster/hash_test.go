@@ -111,7 +111,7 @@ func TestNodeRefused(t *testing.T) {
 				said := tt.said && typ == callJoin // who notifies is notified, and says it himself
 				var log bytes.Buffer
 				s := &Service{node: &fakeNode{join: answer, notify: answer}, log: slog.New(slog.NewTextHandler(&log, nil))}
-				if _, err := s.answer(t.Context(), nil, appendCall(nil, &call{typ: typ, body: member{id: "n4"}.append(nil)}), nil); err != nil {
+				if _, err := s.answer(t.Context(), nil, &call{typ: typ, body: member{id: "n4"}.append(nil)}, nil, nil); err != nil {
 					t.Fatal(err)
 				}
 				if got := strings.Contains(log.String(), `msg="node refused" node=n4`); got != said {

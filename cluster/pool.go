@@ -106,6 +106,7 @@ func (c *Client) pop(p *pool) (net.Conn, bool) {
 
 // give puts conn, on which the last call was answered, back into p.
 func (c *Client) give(p *pool, conn net.Conn) {
+	_ = conn.SetDeadline(time.Time{}) // else alive would take an old one for the end of the connection
 	c.mu.Lock()
 	old := slices.IndexFunc(p.idle, func(i idleConn) bool { return time.Since(i.since) < maxIdleTime })
 	if old < 0 {

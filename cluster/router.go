@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"sync/atomic"
 	"time"
@@ -26,6 +27,8 @@ type Local interface {
 	Leader() (store.Server, bool)
 	Remove(ctx context.Context, id string) error
 	Stepdown(ctx context.Context, id string, wait bool) error
+	Backup(ctx context.Context, req *command.BackupRequest, w io.Writer) error
+	Load(ctx context.Context, r io.Reader) (index uint64, err error)
 }
 
 // RouterConfig configures a Router. NewRouter copies it.
@@ -123,6 +126,30 @@ func (r *Router) Stepdown(ctx context.Context, id string, wait bool, f command.F
 	}, func(ctx context.Context, leader string) error {
 		r.counts.stepdowns.Add(1)
 		return r.client.Stepdown(ctx, leader, id, wait, Credentials{f.Username, f.Password}, f.Timeout)
+	})
+}
+
+// Backup writes a copy of the database to w, of this node's if it leads or if req does not ask for the leader's, else
+// of the leader's. It fails as Do does before the first byte; after that what was written is of no use.
+func (r *Router) Backup(ctx context.Context, req *command.BackupRequest, f command.Forward, w io.Writer) error {
+	_, err := r.turns(ctx, f.Never, func(ctx context.Context) error {
+		return r.local.Backup(ctx, req, w)
+	}, func(ctx context.Context, leader string) error {
+		r.counts.backups.Add(1)
+		return r.client.Backup(ctx, leader, req, Credentials{f.Username, f.Password}, f.Timeout, w)
+	})
+	return err
+}
+
+// Load has the leader replace the database by the SQLite file in in. It returns the address of the node that did it, as
+// in ServedBy. It fails as Do does, and nothing was read from in if nobody leads.
+func (r *Router) Load(ctx context.Context, in io.Reader, size int64, f command.Forward) (servedBy string, err error) {
+	return r.turns(ctx, f.Never, func(ctx context.Context) error {
+		_, err := r.local.Load(ctx, in)
+		return err
+	}, func(ctx context.Context, leader string) error {
+		r.counts.loads.Add(1)
+		return r.client.Load(ctx, leader, in, size, Credentials{f.Username, f.Password}, f.Timeout)
 	})
 }
 

@@ -28,6 +28,8 @@ type Node interface {
 	Join(ctx context.Context, sv store.Server) error
 	Remove(ctx context.Context, id string) error
 	Stepdown(ctx context.Context, id string, wait bool) error
+	Backup(ctx context.Context, req *command.BackupRequest, w io.Writer) error
+	Load(ctx context.Context, r io.Reader) (index uint64, err error)
 }
 
 // Authorizer says whether a user may do what needs a permission of the credentials file: Permit returns nil
@@ -144,15 +146,22 @@ func (s *Service) serve(ctx, idle context.Context, conn net.Conn) {
 func (s *Service) exchange(ctx, idle context.Context, p *caller) error {
 	claim := s.memory.Claim()
 	defer claim.Release()
-	in, err := s.next(idle, p, claim)
+	c, in, err := s.next(idle, p, claim)
 	if err != nil && !isFull(err) {
 		return err
 	}
 	work(p.Conn, true)
 	defer work(p.Conn, false)
-	watched, end := p.watch(ctx)
-	out, err := s.respond(watched, p, in, claim, err)
-	end()
+	failed := s.obstacle(&c, claim, err)
+	if failed == nil {
+		switch c.typ {
+		case callBackupStream:
+			return s.backupStream(ctx, p, &c)
+		case callLoadStream:
+			return s.loadStream(ctx, p, &c)
+		}
+	}
+	out, err := s.respond(ctx, p, &c, failed)
 	if err != nil {
 		return err
 	}
@@ -167,23 +176,28 @@ func (s *Service) exchange(ctx, idle context.Context, p *caller) error {
 	return nil
 }
 
-// respond returns the answer to the call in, or to the beginning of one that there was no room for.
-func (s *Service) respond(ctx context.Context, p *caller, in []byte, claim *budget.Claim, full error) ([]byte, error) {
+// obstacle says why c is not carried out: because of full, for which there is only the beginning of it, because of what it
+// would take, or because of who makes it.
+func (s *Service) obstacle(c *call, claim *budget.Claim, full error) error {
 	if full != nil {
-		typ, err := beginningOfCall(in)
-		if err != nil {
-			return nil, err
-		}
-		return s.reply(ctx, p.out, &call{typ: typ}, &store.OverloadError{Msg: full.Error()}, p)
+		return &store.OverloadError{Msg: full.Error()}
 	}
-	c, err := decodeCall(in)
-	if err != nil {
-		return nil, err
+	s.counts.count(c.typ)
+	if err := fits(c, claim); err != nil {
+		return err
 	}
-	if err := fits(&c, claim); err != nil {
-		return s.reply(ctx, p.out, &c, err, p)
+	return s.refusal(c)
+}
+
+// respond returns the answer to c, which is not carried out if the caller leaves. A file that it has comes on the connection,
+// where its end shows.
+func (s *Service) respond(ctx context.Context, p *caller, c *call, failed error) ([]byte, error) {
+	if c.file == nil {
+		watched, end := p.watch(ctx)
+		defer end()
+		ctx = watched
 	}
-	return s.answer(ctx, p.out, in, p)
+	return s.answer(ctx, p.out, c, failed, p)
 }
 
 // fits says why the statements of c, if it has any, cannot be taken.
@@ -208,21 +222,39 @@ func fits(c *call, claim *budget.Claim) error {
 	return nil
 }
 
-// next waits for the next call. If there is no room for it, it comes with a *budget.FullError and what
-// was read before, and the rest has been skipped.
-func (s *Service) next(idle context.Context, p *caller, claim *budget.Claim) ([]byte, error) {
+// next waits for the next call, which refers to the message returned with it. If there is no room for that, the call has no
+// more than a type and comes with a *budget.FullError, and the rest has been skipped. A SQLite file in it is left on the connection.
+func (s *Service) next(idle context.Context, p *caller, claim *budget.Claim) (c call, in []byte, err error) {
 	r := &callReader{caller: p, idle: idle, wait: s.cfg.Idle, stall: s.cfg.Stall}
-	size, err := readLength(r)
+	size, err := readLength(r, maxLoadFrame)
 	if err != nil {
-		return nil, err
+		return c, nil, err
 	}
-	in, err := readBody(r, size, p.in, claim)
-	if isFull(err) {
-		if _, err := io.CopyN(io.Discard, r, int64(size-len(in))); err != nil {
-			return nil, err
+	if in, err = readBody(r, min(size, firstChunk), p.in[:0], claim); err != nil {
+		return c, nil, err
+	}
+	if size > frameChunk {
+		if c, ok := fileCall(in, size, r); ok {
+			return c, in, nil
+		}
+		if size > maxFrame {
+			return c, nil, fmt.Errorf("frame of %d bytes: %w", size, ErrTooLarge)
 		}
 	}
-	return in, err
+	in, full := readBody(r, size, in, claim)
+	if !isFull(full) {
+		if full == nil {
+			c, full = decodeCall(in)
+		}
+		return c, in, full
+	}
+	if c.typ, err = beginningOfCall(in); err == nil {
+		_, err = io.CopyN(io.Discard, r, int64(size-len(in)))
+	}
+	if err != nil {
+		return c, nil, err
+	}
+	return c, in, full
 }
 
 func isFull(err error) bool {

@@ -51,6 +51,7 @@ func TestServicePermissions(t *testing.T) {
 		{"stepdown", callStepdown, []byte{}, "leader-ops"},
 		{"backup stream", callBackupStream, []byte{}, "backup"},
 		{"load", callLoad, []byte{}, "load"},
+		{"load stream", callLoadStream, []byte{}, "load"},
 	}
 	node := &fakeNode{
 		do:       func(context.Context, *command.Request) (*command.Response, error) { return &command.Response{}, nil },
@@ -62,7 +63,8 @@ func TestServicePermissions(t *testing.T) {
 	ask := func(t *testing.T, user oneUser, creds Credentials, typ callType, body []byte) string {
 		t.Helper()
 		s := &Service{node: node, cfg: ServiceConfig{Auth: user}}
-		out, err := s.answer(t.Context(), nil, appendCall(nil, &call{typ, creds, body}), nil)
+		c := call{typ: typ, creds: creds, body: body}
+		out, err := s.answer(t.Context(), nil, &c, s.refusal(&c), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -124,8 +126,7 @@ func TestServiceErrors(t *testing.T) {
 		{callNotify, outcome{err: "no such host"}},
 		{callRemove, outcome{err: "not leader"}},
 		{callStepdown, outcome{err: "cannot step down to the current Leader"}},
-		{callLoad, outcome{err: "not supported yet"}},
-		{callBackupStream, outcome{err: "not supported yet"}},
+		{callLoad, outcome{err: "remote node failed to load: " + errFake.Error()}},
 		{callHash, outcome{err: errFake.Error()}},
 		{callHighwater, outcome{err: "not supported yet"}},
 		{callLoadChunk, outcome{err: "unsupported"}},
@@ -133,7 +134,7 @@ func TestServiceErrors(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(bodies[tt.typ].name, func(t *testing.T) {
 			s := &Service{node: node}
-			out, err := s.answer(t.Context(), nil, appendCall(nil, &call{typ: tt.typ, body: []byte{}}), nil)
+			out, err := s.answer(t.Context(), nil, &call{typ: tt.typ, body: []byte{}}, nil, nil)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -144,6 +144,7 @@ type Forward struct {
 	Retries            int           // further attempts
 	Username, Password string        // of the client; checked again by the leader
 	Never              bool          // do not forward: the client wants the leader's address instead
+	Load               bool          // an Execute that is the script of a load, which has a permission of its own
 }
 
 // Statement is one element of a request: usually one SQL statement.

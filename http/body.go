@@ -51,11 +51,7 @@ func (s *Server) readBody(w http.ResponseWriter, c *call) ([]byte, error) {
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		return nil, tooLarge("request body is larger than %d bytes", limit)
 	}
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		w.Header().Set("Connection", "close") // what is missing will not come
-		return nil, &statusError{http.StatusRequestTimeout, fmt.Sprintf("client stopped sending the request body for %s", s.cfg.Limits.Stall)}
-	}
-	return nil, badRequest("read request body: %s", err)
+	return nil, s.unsent(w, err)
 }
 
 // readAll reads all of r, which has as many bytes as expected if that is not negative. What it allocates is
@@ -92,6 +88,15 @@ func bodyMemory(text []byte) int64 {
 	const perValue = int64(unsafe.Sizeof(command.Statement{}))
 	values := min(bytes.Count(text, []byte{','}), command.MaxStatements+command.MaxParams)
 	return int64(cap(text)+len(text)) + int64(values)*perValue
+}
+
+// unsent returns what a client is told whose body ended with err before its end.
+func (s *Server) unsent(w http.ResponseWriter, err error) error {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		w.Header().Set("Connection", "close") // what is missing will not come
+		return &statusError{http.StatusRequestTimeout, fmt.Sprintf("client stopped sending the request body for %s", s.cfg.Limits.Stall)}
+	}
+	return badRequest("read request body: %s", err)
 }
 
 // stallReader reads from a connection of a client that may fall silent.

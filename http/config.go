@@ -3,6 +3,7 @@ package http
 import (
 	"cmp"
 	"context"
+	"io"
 	"log/slog"
 	"time"
 
@@ -11,10 +12,17 @@ import (
 	"rqlited/store"
 )
 
-// Database is the part of the replicated database that the API uses. Its Do forwards to the
-// leader unless the request forbids that.
+// Database is the part of the replicated database that the API uses. Its methods forward to the
+// leader unless the request forbids that, in which case they return store.ErrNotLeader.
 type Database interface {
 	Do(ctx context.Context, req *command.Request) (*command.Response, error)
+
+	// Backup writes a backup to w. What it has written is of no use if it fails.
+	Backup(ctx context.Context, req *command.BackupRequest, f command.Forward, w io.Writer) error
+
+	// Load replaces the database by the SQLite file in r, of size bytes, or -1 if that is not known. Unless there
+	// was a leader it has not read from r.
+	Load(ctx context.Context, r io.Reader, size int64, f command.Forward) (servedBy string, err error)
 }
 
 // Node is the part of this node's store that the API uses.
@@ -37,6 +45,7 @@ type Node interface {
 	Snapshot(ctx context.Context, trailing uint64) error // trailing: log entries to keep; 0 is the store's default
 	Compact(ctx context.Context) (deltas int, err error) // how many have become part of the base
 	Hash(ctx context.Context) (store.StateHash, error)   // of the state as it is now
+	Boot(ctx context.Context, r io.Reader) error         // replaces the database by a SQLite file, on a cluster of one
 }
 
 // Peers asks other nodes. Every method honours its context. Remove and Stepdown act at the leader,

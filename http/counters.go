@@ -10,9 +10,12 @@ const (
 	analyses
 	authFail
 	authOK
+	backups
+	boots
 	executeStmts
 	executions
 	leaderNotFound
+	loads
 	panics
 	queries
 	queryStmts
@@ -45,9 +48,12 @@ var counterNames = [numCounters]string{
 	analyses:       "sql_analyze",
 	authFail:       "auth_fail",
 	authOK:         "auth_ok",
+	backups:        "backups",
+	boots:          "boot",
 	executeStmts:   "execute_stmts_rx",
 	executions:     "executions",
 	leaderNotFound: "leader_not_found",
+	loads:          "loads",
 	panics:         "panics",
 	queries:        "queries",
 	queryStmts:     "query_stmts_rx",

@@ -57,6 +57,9 @@ func statusOf(err error) (code int, text string) {
 	if errors.Is(err, store.ErrOverloaded) {
 		return http.StatusServiceUnavailable, store.Text(err)
 	}
+	if errors.Is(err, store.ErrNoSpace) {
+		return http.StatusInsufficientStorage, err.Error() // which says how much there would have to be
+	}
 	return http.StatusInternalServerError, store.Text(err)
 }
 

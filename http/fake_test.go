@@ -2,6 +2,7 @@ package http
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -17,6 +18,13 @@ type fakeDB struct {
 	resp  *command.Response
 	err   error
 	asked []*command.Request
+
+	backup   string // what one consists of
+	backups  []*command.BackupRequest
+	loaded   string // by the last Load
+	size     int64  // as it was told
+	servedBy string
+	fwd      command.Forward // of the last Backup or Load
 }
 
 func (d *fakeDB) Do(ctx context.Context, req *command.Request) (*command.Response, error) {
@@ -28,6 +36,28 @@ func (d *fakeDB) Do(ctx context.Context, req *command.Request) (*command.Respons
 		return &command.Response{}, nil
 	}
 	return d.resp, d.err
+}
+
+// Backup writes backup, and then fails as Load and Do do.
+func (d *fakeDB) Backup(ctx context.Context, req *command.BackupRequest, f command.Forward, w io.Writer) error {
+	d.backups, d.fwd = append(d.backups, req), f
+	if d.backup != "" {
+		if _, err := io.WriteString(w, d.backup); err != nil {
+			return err
+		}
+	}
+	return d.err
+}
+
+// Load reads all, unless it fails.
+func (d *fakeDB) Load(ctx context.Context, r io.Reader, size int64, f command.Forward) (string, error) {
+	d.fwd, d.size = f, size
+	if leaderUnknown(d.err) {
+		return "", d.err
+	}
+	b, err := io.ReadAll(r)
+	d.loaded = string(b)
+	return d.servedBy, errors.Join(err, d.err)
 }
 
 // fakeNode is a node of a cluster whose first server leads.
@@ -44,9 +74,22 @@ type fakeNode struct {
 	waitedFor   uint64
 	snapshotErr error
 	trailing    uint64
-	deltas      int
-	compactErr  error
 	hash        func(ctx context.Context) (store.StateHash, error)
+	fakeFiles
+}
+
+// fakeFiles keeps what was booted, and fails with boot and compactErr.
+type fakeFiles struct {
+	boot       error
+	booted     string
+	deltas     int // that a compaction has taken in
+	compactErr error
+}
+
+func (n *fakeFiles) Boot(_ context.Context, r io.Reader) error {
+	b, err := io.ReadAll(r)
+	n.booted = string(b)
+	return errors.Join(err, n.boot)
 }
 
 func (n *fakeNode) Servers() ([]store.Server, error) { return n.servers, n.serversErr }

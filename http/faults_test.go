@@ -2,6 +2,7 @@ package http
 
 import (
 	"context"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -105,6 +106,13 @@ type notOpen struct{}
 func (notOpen) Do(context.Context, *command.Request) (*command.Response, error) {
 	return nil, store.ErrNotOpen
 }
+func (notOpen) Backup(context.Context, *command.BackupRequest, command.Forward, io.Writer) error {
+	return store.ErrNotOpen
+}
+func (notOpen) Load(context.Context, io.Reader, int64, command.Forward) (string, error) {
+	return "", store.ErrNotOpen
+}
+func (notOpen) Boot(context.Context, io.Reader) error       { return store.ErrNotOpen }
 func (notOpen) Servers() ([]store.Server, error)            { return nil, store.ErrNotOpen }
 func (notOpen) Leader() (store.Server, bool)                { return store.Server{}, false }
 func (notOpen) Ready() error                                { return store.ErrNotOpen }
@@ -136,7 +144,7 @@ func TestFault1698(t *testing.T) {
 		{"GET", "/", ""}, {"POST", "/db/execute", `["DELETE FROM t"]`}, {"GET", "/db/query?q=SELECT+1", ""}, {"POST", "/db/query?level=strong", `["SELECT 1"]`},
 		{"POST", "/db/request?level=linearizable", `["SELECT 1"]`}, {"POST", "/snapshot", ""}, {"DELETE", "/remove", `{"id":"n1"}`},
 		{"GET", "/leader", ""}, {"POST", "/leader?wait", ""}, {"GET", "/status", ""}, {"GET", "/status?key=store", ""}, {"GET", "/nodes?nonvoters", ""},
-		{"GET", "/db/hash", ""}, {"GET", "/readyz", ""}, {"GET", "/readyz?sync", ""}, {"GET", "/debug/vars", ""}, {"POST", "/db/load", "x"}, {"GET", "/nowhere", ""},
+		{"GET", "/db/hash", ""}, {"GET", "/readyz", ""}, {"GET", "/readyz?sync", ""}, {"GET", "/debug/vars", ""}, {"POST", "/db/load", "x"}, {"POST", "/db/load", "SQLite format 3"}, {"POST", "/boot", "x"}, {"GET", "/db/backup", ""}, {"GET", "/nowhere", ""},
 	}
 	var all sync.WaitGroup
 	for range 8 {

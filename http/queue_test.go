@@ -22,6 +22,8 @@ import (
 // queueDB notes what a queue asks of it, and when. Its answers are the errors of fail, in turn; then
 // it carries out everything.
 type queueDB struct {
+	Database // of which it asks nothing else
+
 	mu    sync.Mutex
 	start time.Time
 	fail  []error

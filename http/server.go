@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"runtime/debug"
+	"sync/atomic"
 	"time"
 
 	"rqlited/internal/budget"
@@ -30,6 +31,8 @@ type Server struct {
 	started  time.Time
 	srv      *http.Server
 	bounds
+
+	lastBackup atomic.Pointer[time.Time] // nil before the first
 }
 
 // bounds are what all clients together may have.

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"rqlited/command"
+	"rqlited/store"
 )
 
 // memListener accepts the ends of pipes, so that a test owns both ends and the clock.
@@ -58,6 +59,14 @@ type dbFunc func(ctx context.Context, req *command.Request) (*command.Response, 
 
 func (f dbFunc) Do(ctx context.Context, req *command.Request) (*command.Response, error) {
 	return f(ctx, req)
+}
+
+func (dbFunc) Backup(context.Context, *command.BackupRequest, command.Forward, io.Writer) error {
+	return store.ErrNotOpen
+}
+
+func (dbFunc) Load(context.Context, io.Reader, int64, command.Forward) (string, error) {
+	return "", store.ErrNotOpen
 }
 
 // serve runs test against a Server for db, on the bubble's clock.

@@ -62,6 +62,9 @@ func (s *Server) statusParts() (map[string]any, error) {
 	if network, err := networkStatus(); err == nil { // nothing depends on it
 		all["network"] = network
 	}
+	if at := s.lastBackup.Load(); at != nil {
+		all["last_backup_time"] = at
+	}
 	for name, part := range s.cfg.Status {
 		v := part()
 		if err, failed := v.(error); failed {

@@ -245,6 +245,8 @@ func TestIndent(t *testing.T) {
 
 // streamDB answers every request with rows until it is told to stop, and then with err.
 type streamDB struct {
+	Database // of which nothing else is asked
+
 	parts int // 0: no end
 	err   error
 	ended chan error // of Take, or of the context

@@ -13,7 +13,7 @@ import (
 // copied, or cloned, to the disk first. If it fails before the first byte:
 //   - ErrNotLeader: req.Leader is set, and this node does not lead; the caller may ask the leader.
 //   - *RequestError: there is no such backup.
-//   - ErrBusy: as many backups are under way as may be.
+//   - ErrOverloaded: as many backups are under way as may be.
 //   - ErrNoSpace: the disk has no room for the copy.
 //   - ErrNotOpen, ErrNotReady, the cause of the end of ctx, errors of the disk.
 //
@@ -42,7 +42,7 @@ func (s *Store) Backup(ctx context.Context, req *command.BackupRequest, w io.Wri
 	case s.fsm.transfers.backups <- struct{}{}:
 		defer func() { <-s.fsm.transfers.backups }()
 	default:
-		return fmt.Errorf("%w: %d backups are under way", ErrBusy, maxBackups)
+		return &OverloadError{fmt.Sprintf("%d backups are under way, which is all that this node makes at a time", maxBackups)}
 	}
 	ctx, cancel := until(ctx, s.closing, ErrNotOpen)
 	defer cancel()

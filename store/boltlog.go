@@ -38,6 +38,8 @@ type boltLog struct {
 	conn   *bbolt.DB
 	handle *codec.MsgpackHandle
 	broken atomic.Bool // something could not be written: nobody knows what is on the disk
+
+	appending appending
 }
 
 // seal is the value of keySeal: version, the four numbers, and a checksum of these and of all other
@@ -124,7 +126,14 @@ func unsealEntry(index uint64, value []byte) ([]byte, error) {
 
 // openBolt opens the log in path, which in describes. What was written by others is sealed.
 func openBolt(path string, in *inspection) (*boltLog, error) {
-	conn, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: logLockTimeout})
+	conn, err := bbolt.Open(path, 0o600, &bbolt.Options{
+		Timeout: logLockTimeout,
+
+		// The list of free pages is not stored. After a load of gigabytes it would have megabytes, which each transaction
+		// would write anew; it is known from the pages in use, which are few.
+		NoFreelistSync: true,
+		FreelistType:   bbolt.FreelistMapType,
+	})
 	if errors.Is(err, bolterrors.ErrTimeout) {
 		return nil, fmt.Errorf("%s is in use by another process: %w", path, ErrLocked)
 	}

@@ -523,6 +523,7 @@ func BenchmarkInspect(b *testing.B) {
 func TestLogPages(t *testing.T) {
 	path := filepath.Join(quickDir(t), logFile)
 	sampleLog(t, path)
+	storeFreePages(t, path)
 	data, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
@@ -561,5 +562,18 @@ func TestLogPages(t *testing.T) {
 	}
 	if len(spots) <= 2*boltMetaSize || !found {
 		t.Errorf("%d bytes tried, circle found %t", len(spots), found)
+	}
+}
+
+// storeFreePages makes a log store the list of its free pages, as those of rqlite and of former versions do.
+func storeFreePages(t *testing.T, path string) {
+	t.Helper()
+	conn, err := bbolt.Open(path, 0o600, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = conn.Update(func(*bbolt.Tx) error { return nil })
+	if err := errors.Join(err, conn.Close()); err != nil {
+		t.Fatal(err)
 	}
 }

@@ -66,7 +66,8 @@ type RaftConfig struct {
 	LeaderLeaseTimeout time.Duration // zero means 500 ms, or the heartbeat timeout if that is less
 	CommitTimeout      time.Duration // zero means 50 ms
 
-	// ApplyTimeout bounds the wait for a place in the Raft queue, not for the commit.
+	// ApplyTimeout bounds the wait for a place in the Raft queue, not for the commit. What comes before the
+	// log has been stuck for a tenth of it may be in the queue, which has 64 places.
 	// Zero means 10 s.
 	ApplyTimeout time.Duration
 

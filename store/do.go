@@ -146,6 +146,9 @@ func (s *Store) propose(ctx context.Context, e *command.Entry) (*command.Respons
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
+	if err := s.awaitRoom(ctx); err != nil {
+		return nil, err
+	}
 	begun := time.Now()
 	var f raft.ApplyFuture
 	err = s.await(ctx, func() raft.Future {

@@ -366,6 +366,7 @@ func TestApplyTimeout(t *testing.T) {
 		first <- err
 	}()
 	<-writing
+	<-time.After(2 * n.cfg.Raft.ApplyTimeout / 10) // from then on the log counts as stuck
 	_, err := n.Do(t.Context(), request(command.Execute, command.Auto, "INSERT INTO foo VALUES (2)"))
 	close(free)
 	if !errors.Is(err, ErrBusy) {

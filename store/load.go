@@ -22,8 +22,9 @@ const (
 	// one time, for which there must be memory.
 	chunkSize = 1 << 20
 
-	// chunksSent is how many of them are on their way at one time.
-	chunksSent = 8
+	// chunksTogether is how many of them are proposed at once, while the next ones are encoded. With each transaction bbolt
+	// writes up to four of the entries before anew, since it has at least two of any size in a page; so a transaction should have many.
+	chunksTogether = 16
 
 	// largeEntry is from how many bytes on an entry counts for largeLimit, and is not kept in memory.
 	largeEntry = 64 << 10
@@ -181,33 +182,42 @@ func transferError(err error) error {
 	return err
 }
 
-// proposeFile puts a file into the log, with some entries on their way at a time, so that they share the syncs of the
-// log. One that gets lost makes all further ones worthless on each node, since their numbers don't follow.
+// proposeFile puts a file into the log, many entries at a time, so that they share the transactions of the log. One that
+// gets lost makes all further ones worthless on each node, since their numbers don't follow.
 func (s *Store) proposeFile(ctx context.Context, u *db.Upload) (index uint64, err error) {
 	id := fmt.Sprintf("%016x%016x", rand.Uint64(), rand.Uint64())
 	s.fsm.transfers.setOwn(id)
 	defer s.fsm.transfers.setOwn("")
-	buf := make([]byte, min(chunkSize, u.Size()))
 	var sent []raft.ApplyFuture
-	for c := (command.Chunk{Stream: id, Sequence: 1}); !c.Last; c.Sequence++ {
-		off := (c.Sequence - 1) * chunkSize
-		c.Data = buf[:min(chunkSize, u.Size()-off)]
-		if _, err := u.ReadAt(c.Data, off); err != nil {
-			return 0, fmt.Errorf("read received file: %w", err)
-		}
-		c.Last = off+int64(len(c.Data)) == u.Size()
-		data, err := s.encode(&command.Entry{Kind: command.LoadChunk, Chunk: &c, ForeignKeys: command.SettingOf(s.cfg.ForeignKeys)})
-		if err != nil {
-			return 0, err
-		}
-		if len(sent) == chunksSent {
-			if _, err := s.awaitChunk(ctx, sent[0]); err != nil {
+	for last, off := false, int64(0); !last; {
+		var batch [][]byte
+		for len(batch) < chunksTogether && !last {
+			c := command.Chunk{Stream: id, Sequence: 1 + off/chunkSize, Data: make([]byte, min(chunkSize, u.Size()-off))}
+			if _, err := u.ReadAt(c.Data, off); err != nil {
+				return 0, fmt.Errorf("read received file: %w", err)
+			}
+			off += int64(len(c.Data))
+			last = off == u.Size()
+			c.Last = last
+			data, err := s.encode(&command.Entry{Kind: command.LoadChunk, Chunk: &c, ForeignKeys: command.SettingOf(s.cfg.ForeignKeys)})
+			if err != nil {
 				return 0, err
 			}
-			sent = sent[1:]
+			batch = append(batch, data)
 		}
-		sent = append(sent, s.raft.Apply(data, s.cfg.Raft.ApplyTimeout)) // not in await, which knows no order
+		if _, err := s.awaitChunks(ctx, sent); err != nil {
+			return 0, err
+		}
+		sent = sent[:0]
+		for _, data := range batch {
+			sent = append(sent, s.raft.Apply(data, s.cfg.Raft.ApplyTimeout)) // not in await, which knows no order
+		}
 	}
+	return s.awaitChunks(ctx, sent)
+}
+
+// awaitChunks returns the index of the last.
+func (s *Store) awaitChunks(ctx context.Context, sent []raft.ApplyFuture) (index uint64, err error) {
 	for _, f := range sent {
 		if index, err = s.awaitChunk(ctx, f); err != nil {
 			return 0, err

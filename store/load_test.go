@@ -420,8 +420,8 @@ func TestBackupStuck(t *testing.T) {
 	for range maxBackups {
 		<-w.begun
 	}
-	if err := n.Backup(t.Context(), &req, io.Discard); !errors.Is(err, ErrBusy) {
-		t.Errorf("one backup more = %v; want ErrBusy", err)
+	if err := n.Backup(t.Context(), &req, io.Discard); !errors.Is(err, ErrOverloaded) {
+		t.Errorf("one backup more = %v; want ErrOverloaded", err)
 	}
 	n.exec(t, "INSERT INTO foo VALUES(1)")
 	n.snapshot(t, 0)

@@ -246,6 +246,7 @@ func (l *logStore) StoreLogs(logs []*raft.Log) error {
 	if l.void() {
 		return errVoteWithheld // a candidate's, or one behind entries that are gone
 	}
+	defer l.bolt.appending.begin()()
 	err := l.step("append")
 	if err == nil && slices.ContainsFunc(logs, func(e *raft.Log) bool { return len(e.Data) >= largeEntry }) {
 		err = l.bolt.StoreLogs(logs) // the cache would hold hundreds of them; what it has at their places was deleted before

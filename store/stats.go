@@ -75,7 +75,7 @@ func (s *Store) Stats() (any, error) {
 		"heartbeat_timeout":       s.cfg.Raft.HeartbeatTimeout.String(),
 		"leader":                  map[string]any{"addr": leader.Addr, "node_id": leader.ID},
 		"leader_appended_at_time": now.appendedAt,
-		"no_freelist_sync":        false,
+		"no_freelist_sync":        true,
 		"node_id":                 s.cfg.NodeID,
 		"nodes":                   s.nodeStats(),
 		"observer":                map[string]any{"dropped": s.observer.GetNumDropped(), "observed": s.observer.GetNumObserved()},

@@ -355,6 +355,7 @@ func (s *Store) raftConfig(log hclog.Logger) *raft.Config {
 		c.HeartbeatTimeout, c.ElectionTimeout = never, never
 	}
 	c.CommitTimeout = s.cfg.Raft.CommitTimeout
+	c.BatchApplyCh = true      // or entries of one goroutine would never share a transaction of the log
 	c.ShutdownOnRemove = false // see observe: Raft's end could not be waited for
 	c.PreVoteDisabled = s.cfg.Raft.PreVoteDisabled
 	c.SnapshotThreshold = s.cfg.Snapshot.Threshold

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"io"
 	"sync/atomic"
 
 	"rqlited/command"
@@ -143,6 +144,27 @@ func (l *lateStore) Remove(ctx context.Context, id string) error {
 func (l *lateStore) Stepdown(ctx context.Context, id string, wait bool) error {
 	if st := l.store.Load(); st != nil {
 		return st.Stepdown(ctx, id, wait)
+	}
+	return store.ErrNotOpen
+}
+
+func (l *lateStore) Backup(ctx context.Context, req *command.BackupRequest, w io.Writer) error {
+	if st := l.store.Load(); st != nil {
+		return st.Backup(ctx, req, w)
+	}
+	return store.ErrNotOpen
+}
+
+func (l *lateStore) Load(ctx context.Context, r io.Reader) (index uint64, err error) {
+	if st := l.store.Load(); st != nil {
+		return st.Load(ctx, r)
+	}
+	return 0, store.ErrNotOpen
+}
+
+func (l *lateStore) Boot(ctx context.Context, r io.Reader) error {
+	if st := l.store.Load(); st != nil {
+		return st.Boot(ctx, r)
 	}
 	return store.ErrNotOpen
 }
