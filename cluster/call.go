@@ -59,6 +59,7 @@ const (
 	lastField        = 13   // of rqlite's
 	fieldHash        = 1000 // the message of a callHash
 	fieldForeignKeys = 1002 // of the messages of joining and notifying
+	fieldExtensions  = 1005 // likewise
 )
 
 // Credentials are a user's name and password. The zero value is nobody.
@@ -154,6 +155,7 @@ type member struct {
 	id, addr    string
 	voter       bool
 	foreignKeys command.Setting
+	extensions  string
 }
 
 // append returns the message. It is never nil, so that an empty one is sent as well.
@@ -161,11 +163,12 @@ func (m member) append(b []byte) []byte {
 	b = command.AppendString(b, 1, m.id)
 	b = command.AppendString(b, 2, m.addr)
 	b = command.AppendBool(b, 3, m.voter)
-	return command.AppendVarint(b, fieldForeignKeys, uint64(m.foreignKeys))
+	b = command.AppendVarint(b, fieldForeignKeys, uint64(m.foreignKeys))
+	return command.AppendString(b, fieldExtensions, m.extensions)
 }
 
 func (m member) server() store.Server {
-	return store.Server{ID: m.id, Addr: m.addr, Voter: m.voter, ForeignKeys: m.foreignKeys}
+	return store.Server{ID: m.id, Addr: m.addr, Voter: m.voter, ForeignKeys: m.foreignKeys, Extensions: m.extensions}
 }
 
 func decodeMember(b []byte) (member, error) {
@@ -184,6 +187,8 @@ func decodeMember(b []byte) (member, error) {
 				return fmt.Errorf("foreign keys are %d: %w", f.Bits, ErrMalformed)
 			}
 			m.foreignKeys = command.Setting(f.Bits)
+		case fieldExtensions:
+			m.extensions = f.Text()
 		}
 		return nil
 	})

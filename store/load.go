@@ -196,7 +196,9 @@ func (s *Store) proposeFile(ctx context.Context, u *db.Upload) (index uint64, er
 			return 0, fmt.Errorf("read received file: %w", err)
 		}
 		c.Last = off+int64(len(c.Data)) == u.Size()
-		data, err := s.encode(&command.Entry{Kind: command.LoadChunk, Chunk: &c, ForeignKeys: command.SettingOf(s.cfg.ForeignKeys)})
+		data, err := s.encode(&command.Entry{
+			Kind: command.LoadChunk, Chunk: &c, ForeignKeys: command.SettingOf(s.cfg.ForeignKeys), Extensions: inEntries(s.extensions),
+		})
 		if err != nil {
 			return 0, err
 		}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"slices"
 	"strings"
 )
 
@@ -67,12 +66,13 @@ func Parse(text string) (Set, error) {
 	for line := range strings.Lines(text) {
 		sum, name, ok := strings.Cut(strings.TrimSuffix(line, "\n"), " ")
 		raw, err := hex.DecodeString(sum)
-		if !ok || err != nil || len(raw) != sumSize || checkName(name) != nil || len(s) == maxFiles {
+		if !ok || err != nil || len(raw) != sumSize || checkName(name) != nil || len(s) == maxFiles ||
+			len(s) > 0 && name <= s[len(s)-1].Name {
 			return nil, errMalformed
 		}
 		s = append(s, File{name, [sumSize]byte(raw)})
 	}
-	if len(s) == 0 || !slices.IsSortedFunc(s, byName) {
+	if len(s) == 0 {
 		return nil, errMalformed
 	}
 	return s, nil

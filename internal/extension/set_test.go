@@ -41,10 +41,28 @@ func TestParseMalformed(t *testing.T) {
 	sum := strings.Repeat("0a", sumSize)
 	for _, text := range []string{
 		"", "a.so", "\n", sum, sum + " ", sum + " ../a.so\n", sum[2:] + " a.so\n", sum + "0a a.so\n", "none\n",
-		sum + " b.so\n" + sum + " a.so\n", strings.Repeat(sum+" a.so\n", maxFiles+1),
+		sum + " b.so\n" + sum + " a.so\n", sum + " a.so\n" + sum + " a.so\n", strings.Repeat(sum+" a.so\n", maxFiles+1),
 	} {
 		if s, err := Parse(text); err == nil {
 			t.Errorf("Parse(%q) = %v", text, s)
 		}
 	}
+}
+
+// FuzzParse expects that what other nodes send is refused, or is a set that has no other text.
+func FuzzParse(f *testing.F) {
+	sum := strings.Repeat("0a", sumSize)
+	for _, text := range []string{"", none, sum + " a.so\n", sum + " a.so\n" + sum + " b.so\n", sum + " a.so"} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		s, err := Parse(text)
+		if err != nil {
+			return
+		}
+		again, err := Parse(s.String())
+		if err != nil || s.Difference(again).String() != "" || len(s) != len(again) || len(s) > maxFiles {
+			t.Errorf("Parse(%q) = %v; again %v, %v", text, s, again, err)
+		}
+	})
 }
