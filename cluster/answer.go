@@ -202,7 +202,7 @@ func (s *Service) join(ctx context.Context, m member) (outcome, error) {
 // human can change, and who may look at this node first. Nodes that form a cluster say it themselves, since
 // each notifies the other.
 func (s *Service) taken(m member, err error) error {
-	if errors.Is(err, store.ErrForeignKeys) || errors.Is(err, store.ErrAddrInUse) {
+	if final(err) || errors.Is(err, store.ErrAddrInUse) {
 		s.log.Warn("node refused", "node", m.id, "addr", m.addr, "err", store.Text(err))
 	}
 	return err

@@ -64,6 +64,7 @@ const (
 	fieldLoad        = 1002 // of a callExecute: it is the script of a load
 	fieldForeignKeys = 1002 // of the messages of joining and notifying
 	fieldStreams     = 1000 // of Meta
+	fieldExtensions  = 1005 // likewise
 )
 
 // Credentials are a user's name and password. The zero value is nobody.
@@ -163,6 +164,7 @@ type member struct {
 	id, addr    string
 	voter       bool
 	foreignKeys command.Setting
+	extensions  string
 }
 
 // append returns the message. It is never nil, so that an empty one is sent as well.
@@ -170,11 +172,12 @@ func (m member) append(b []byte) []byte {
 	b = command.AppendString(b, 1, m.id)
 	b = command.AppendString(b, 2, m.addr)
 	b = command.AppendBool(b, 3, m.voter)
-	return command.AppendVarint(b, fieldForeignKeys, uint64(m.foreignKeys))
+	b = command.AppendVarint(b, fieldForeignKeys, uint64(m.foreignKeys))
+	return command.AppendString(b, fieldExtensions, m.extensions)
 }
 
 func (m member) server() store.Server {
-	return store.Server{ID: m.id, Addr: m.addr, Voter: m.voter, ForeignKeys: m.foreignKeys}
+	return store.Server{ID: m.id, Addr: m.addr, Voter: m.voter, ForeignKeys: m.foreignKeys, Extensions: m.extensions}
 }
 
 func decodeMember(b []byte) (member, error) {
@@ -193,6 +196,8 @@ func decodeMember(b []byte) (member, error) {
 				return fmt.Errorf("foreign keys are %d: %w", f.Bits, ErrMalformed)
 			}
 			m.foreignKeys = command.Setting(f.Bits)
+		case fieldExtensions:
+			m.extensions = f.Text()
 		}
 		return nil
 	})

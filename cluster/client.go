@@ -160,10 +160,10 @@ func (c *Client) Meta(ctx context.Context, addr string, retries int) (Meta, erro
 }
 
 // Join asks the node at addr, and from there on whoever it takes for the leader, to take self
-// into the cluster. It returns the address of the node that did. It fails with store.ErrForeignKeys if the
-// cluster does not take self as it is.
+// into the cluster. It returns the address of the node that did. It fails with store.ErrForeignKeys or
+// store.ErrExtensions if the cluster does not take self as it is.
 func (c *Client) Join(ctx context.Context, addr string, self store.Server, user Credentials) (string, error) {
-	m := member{self.ID, self.Addr, self.Voter, self.ForeignKeys}
+	m := member{self.ID, self.Addr, self.Voter, self.ForeignKeys, self.Extensions}
 	for range 1 + maxRedirects {
 		o, err := c.once(ctx, addr, &call{typ: callJoin, creds: user, body: m.append([]byte{})}, joinTimeout)
 		if err != nil {
@@ -180,7 +180,7 @@ func (c *Client) Join(ctx context.Context, addr string, self store.Server, user 
 
 // Notify tells the node at addr that self wants to form a cluster with it. It fails as Join does.
 func (c *Client) Notify(ctx context.Context, addr string, self store.Server, user Credentials) error {
-	m := member{id: self.ID, addr: self.Addr, foreignKeys: self.ForeignKeys}
+	m := member{id: self.ID, addr: self.Addr, foreignKeys: self.ForeignKeys, extensions: self.Extensions}
 	return c.act(ctx, addr, &call{typ: callNotify, creds: user, body: m.append([]byte{})}, joinTimeout)
 }
 

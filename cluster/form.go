@@ -35,6 +35,9 @@ type FormConfig struct {
 	// ForeignKeys is whether this node enforces them. A cluster with the other setting refuses it.
 	ForeignKeys command.Setting
 
+	// Extensions describes its SQLite extensions, in the words of store.Server. A cluster with others refuses it.
+	Extensions string
+
 	Join         []string      // Raft addresses of members
 	JoinAttempts int           // passes over Join; zero means 5
 	JoinInterval time.Duration // between passes; zero means 3 s
@@ -100,23 +103,23 @@ type former struct {
 	node FormNode
 	self store.Server
 
-	// disagree has the words of those that enforce foreign keys otherwise, by address, until they
-	// agree: one that has stopped for that reason is the one that is missing.
+	// disagree has the words of those that enforce foreign keys otherwise, or have other extensions, by address, until
+	// they agree: one that has stopped for that reason is the one that is missing.
 	disagree map[string]error
 }
 
 // Form makes the node a member of a cluster: by creating one, by joining one, or by waiting until
 // enough nodes are there to create one. It returns once the node is or will be one without further
 // help; a leader need not be known yet. A node that is a member already is one whatever happens. Any other
-// fails at once, with the words of the node that refused it, if its setting of foreign keys is not that
-// of the cluster. As long as there is none nobody knows which setting that is: then a node fails that a
+// fails at once, with the words of the node that refused it, if its setting of foreign keys, or its extensions, are not those
+// of the cluster. As long as there is none nobody knows which those are: then a node fails that a
 // majority of those expected has refused, and the others go on.
 func Form(ctx context.Context, cfg FormConfig, n FormNode) error {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
 		return err
 	}
-	self := store.Server{ID: cfg.ID, Addr: cfg.Addr, Voter: cfg.Voter, ForeignKeys: cfg.ForeignKeys}
+	self := store.Server{ID: cfg.ID, Addr: cfg.Addr, Voter: cfg.Voter, ForeignKeys: cfg.ForeignKeys, Extensions: cfg.Extensions}
 	f := &former{cfg: cfg, log: cfg.Logger, node: n, self: self, disagree: make(map[string]error)}
 	members, err := n.Servers()
 	if err != nil {
@@ -229,7 +232,9 @@ func (f *former) joinAny(ctx context.Context) (joined bool, err error) {
 }
 
 // final reports whether err, of joining, is a refusal that lasts as long as the nodes run with the flags they have.
-func final(err error) bool { return errors.Is(err, store.ErrForeignKeys) }
+func final(err error) bool {
+	return errors.Is(err, store.ErrForeignKeys) || errors.Is(err, store.ErrExtensions)
+}
 
 // bootstrap goes around until a leader is known: somebody may be leading already, somebody may
 // take the node in, or enough nodes have notified one of them, which then forms the cluster.
@@ -258,9 +263,14 @@ func (f *former) bootstrap(ctx context.Context, members []store.Server) error {
 }
 
 // refused says what err, a refusal that lasts, means. Only a node that is not a member has to stop: what a
-// member applies is as the log says, and the log is the leader's.
+// member applies is as the log says, and the log is the leader's. That is so of foreign keys. Of extensions it holds as
+// long as they do the same, as two versions of one may, which are exchanged node by node; nobody but the operator knows.
 func (f *former) refused(err error) error {
 	if members, failed := f.node.Servers(); failed == nil && f.isMember(members) {
+		if errors.Is(err, store.ErrExtensions) {
+			f.log.Error("starting as the member this node is, with extensions that are not those of the leader", "err", store.Text(err))
+			return nil
+		}
 		f.log.Warn("starting as the member this node is, with the foreign keys of the leader")
 		return nil
 	}
@@ -304,12 +314,12 @@ func (f *former) notifyAll(ctx context.Context) error {
 		switch {
 		case err == nil:
 			delete(f.disagree, addr)
-		case !errors.Is(err, store.ErrForeignKeys):
+		case !final(err):
 			f.log.Warn("node not notified", "addr", addr, "err", store.Text(err))
 		default:
 			refused++
 			if f.disagree[addr] == nil {
-				f.log.Warn("refused by a node that is to form the cluster with this one, until one of the two is restarted with another -fk",
+				f.log.Warn("refused by a node that is to form the cluster with this one, until one of the two is restarted with other flags",
 					"addr", addr, "err", store.Text(err))
 			}
 			f.disagree[addr] = err

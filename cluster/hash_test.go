@@ -14,6 +14,10 @@ import (
 	"rqlited/store"
 )
 
+const extensionsOfN4 = "00112233445566778899aabbccddeeff a.so\n"
+
+var errExtensions = store.FromText("the node that asks does not have the SQLite extensions of the node asked (-extensions-path), and there is no cluster yet: it has besides a.so: all nodes must have the same")
+
 // ourNode answers what testdata/ours.json asks.
 func ourNode() *fakeNode {
 	return &fakeNode{
@@ -24,6 +28,9 @@ func ourNode() *fakeNode {
 			return errKeysOff
 		},
 		notify: func(sv store.Server) error {
+			if sv.Extensions == extensionsOfN4 {
+				return errExtensions
+			}
 			if sv != (store.Server{ID: "n4", Addr: "a:1", ForeignKeys: command.Off}) {
 				return errFake
 			}
@@ -51,6 +58,13 @@ func TestGoldenOfOurs(t *testing.T) {
 		},
 		"notify, foreign keys off": func(c *Client, addr string) error {
 			return c.Notify(t.Context(), addr, store.Server{ID: "n4", Addr: "a:1", ForeignKeys: command.Off}, Credentials{})
+		},
+		"notify, extensions": func(c *Client, addr string) error {
+			sv := store.Server{ID: "n4", Addr: "a:1", ForeignKeys: command.Off, Extensions: extensionsOfN4}
+			if err := c.Notify(t.Context(), addr, sv, Credentials{}); err != errExtensions || !errors.Is(err, store.ErrExtensions) {
+				t.Errorf("Notify() = %v; want %v", err, errExtensions)
+			}
+			return nil
 		},
 		"hash": func(c *Client, addr string) error {
 			h, err := c.HashAt(t.Context(), addr, 12)
@@ -100,6 +114,7 @@ func TestNodeRefused(t *testing.T) {
 		said bool
 	}{
 		{"foreign keys", errKeysOff, true},
+		{"extensions", errExtensions, true},
 		{"address", store.ErrAddrInUse, true},
 		{"not leader", store.ErrNotLeader, false},
 		{"none", nil, false},

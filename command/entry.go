@@ -26,6 +26,10 @@ type Entry struct {
 	// node's own matter, a statement could fail on some replicas only. Unset in rqlite's.
 	ForeignKeys Setting
 
+	// Extensions is what the leader has of SQLite extensions; empty if it has none, and in rqlite's. Other nodes do with
+	// the entry what their own let them do, and compare.
+	Extensions string
+
 	Hash bool // of Noop: every node hashes its state exactly here
 
 	Upkeep Upkeep // of Execute: no client has asked for it
@@ -77,6 +81,7 @@ const (
 	fieldForeignKeys protowire.Number = 1002 // a Setting
 	fieldHash        protowire.Number = 1003 // bool
 	fieldUpkeep      protowire.Number = 1004 // an Upkeep
+	fieldExtensions  protowire.Number = 1005 // string
 )
 
 // Packing says how an entry was encoded.
@@ -136,7 +141,8 @@ func PackEntry(dst []byte, e *Entry) ([]byte, Packing, error) {
 	dst = AppendVarint(dst, fieldForeignKeys, uint64(e.ForeignKeys))
 	p.Compressed = p.Compressed || e.Kind == Load
 	dst = AppendBool(dst, fieldHash, e.Hash)
-	return AppendVarint(dst, fieldUpkeep, uint64(e.Upkeep)), p, nil
+	dst = AppendVarint(dst, fieldUpkeep, uint64(e.Upkeep))
+	return AppendString(dst, fieldExtensions, e.Extensions), p, nil
 }
 
 // DecodeEntry decodes the data of a log entry, whether this program or rqlite wrote it. An entry
@@ -168,6 +174,8 @@ func DecodeEntry(b []byte) (*Entry, error) {
 			e.Hash = f.Bool()
 		case f.Num == fieldUpkeep && f.Type == protowire.VarintType:
 			e.Upkeep = Upkeep(min(f.Bits, 255))
+		case f.Num == fieldExtensions:
+			e.Extensions = f.Text()
 		}
 		return nil
 	})

@@ -82,6 +82,7 @@ func TestEntryRoundTrip(t *testing.T) {
 		}}},
 		{"foreign keys on", Entry{Kind: Execute, ForeignKeys: On, Request: &Request{Kind: Execute}}},
 		{"foreign keys off", Entry{Kind: Load, ForeignKeys: Off, Data: []byte("x")}},
+		{"extensions", Entry{Kind: Execute, ForeignKeys: Off, Extensions: "00 a.so\n", Request: &Request{Kind: Execute}}},
 		{"mark", Entry{Kind: Noop, Hash: true}},
 		{"upkeep", Entry{Kind: Execute, Upkeep: Optimize, Request: &Request{Kind: Execute, Statements: []Statement{{SQL: "ANALYZE"}}}}},
 		{"before 1970", Entry{Kind: Noop, Time: time.Unix(-1, 0).UTC()}},
@@ -157,11 +158,11 @@ func TestEntryFieldsOfOurs(t *testing.T) {
 		name, in string
 		want     *Entry // nil: ErrMalformed
 	}{
-		{"every field", "\x08\x03\x12\x00\xc0\x3e\x0a\xc9\x3e\x07\x00\x00\x00\x00\x00\x00\x00\xd0\x3e\x02\xd8\x3e\x01",
-			&Entry{Kind: Noop, Time: time.Unix(0, 5).UTC(), Seed: 7, ForeignKeys: On, Hash: true}},
+		{"every field", "\x08\x03\x12\x00\xc0\x3e\x0a\xc9\x3e\x07\x00\x00\x00\x00\x00\x00\x00\xd0\x3e\x02\xd8\x3e\x01\xea\x3e\x01x",
+			&Entry{Kind: Noop, Time: time.Unix(0, 5).UTC(), Seed: 7, ForeignKeys: On, Hash: true, Extensions: "x"}},
 		{"off", "\x08\x03\x12\x00\xd0\x3e\x01", &Entry{Kind: Noop, ForeignKeys: Off}},
 		{"upkeep", "\x08\x03\x12\x00\xe0\x3e\x02", &Entry{Kind: Noop, Upkeep: Optimize}},
-		{"a later field", "\x08\x03\x12\x00\xe8\x3e\x01", &Entry{Kind: Noop}},
+		{"a later field", "\x08\x03\x12\x00\xf0\x3e\x01", &Entry{Kind: Noop}},
 		{"foreign keys are 3", "\x08\x03\x12\x00\xd0\x3e\x03", nil},
 		{"foreign keys are 2^64-1", "\x08\x03\x12\x00\xd0\x3e\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", nil},
 		{"foreign keys are text", "\x08\x03\x12\x00\xd2\x3e\x01x", nil},

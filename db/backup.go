@@ -238,7 +238,7 @@ func (d *DB) withCopy(ctx context.Context, name string, f func(*conn) error) (er
 		return err
 	}
 	defer v.free()
-	c, err := openConn(name, openReadOnly, reader, v)
+	c, err := openConn(name, openReadOnly, reader, v, d.cfg.Extensions)
 	if err != nil {
 		return err
 	}

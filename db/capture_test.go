@@ -115,7 +115,7 @@ func checkpointed(t testing.TB, d *DB) []byte {
 // checkpointFile lets SQLite move the WAL into a database that is nobody's.
 func checkpointFile(t testing.TB, name string) {
 	t.Helper()
-	c, err := openConn(name, openReadWrite, reader, shim{})
+	c, err := openConn(name, openReadWrite, reader, shim{}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -134,7 +134,7 @@ func checkpointFile(t testing.TB, name string) {
 func imageFile(t testing.TB, d *DB, sql string) string {
 	t.Helper()
 	name := filepath.Join(filepath.Dir(d.path), "image")
-	c, err := openConn(name, openReadWrite|openCreate, reader, shim{})
+	c, err := openConn(name, openReadWrite|openCreate, reader, shim{}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

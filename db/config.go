@@ -30,6 +30,10 @@ type Config struct {
 	// counted. Zero means 512 MiB.
 	ReadMemory int64
 
+	// Extensions are the paths of SQLite extensions, which are loaded into each connection in this order. The files
+	// must not change while the DB is open. All nodes of a cluster should have the same.
+	Extensions []string
+
 	// Head is the snapshot that the caller will start from. Existing files are kept only if they
 	// are proven to equal it; if Head is empty they never are.
 	Head string

@@ -119,16 +119,22 @@ type conn struct {
 	undone      bool   // something was rolled back
 }
 
-func openConn(path string, flags int, r role, v shim) (*conn, error) {
+// openConn opens a connection with the extensions, which are paths of shared objects.
+func openConn(path string, flags int, r role, v shim, extensions []string) (*conn, error) {
 	cpath := C.CString(path)
 	defer C.free(unsafe.Pointer(cpath))
 	c := &conn{role: r, cached: make(map[string]*stmt), bounds: standard}
-	rc := C.db_open(cpath, C.int(flags|openNoMutex), C.int(r), v.v, &c.c)
+	list, free := cStrings(extensions)
+	defer free()
+	rc := C.db_open(cpath, C.int(flags|openNoMutex), C.int(r), v.v, list, C.int(len(extensions)), &c.c)
 	if c.c == nil {
 		return nil, errNoMemory
 	}
 	if rc != 0 {
-		err := c.failure(rc)
+		err := c.refusal(rc, extensions)
+		if err == nil {
+			err = c.failure(rc)
+		}
 		return nil, errors.Join(err, c.close())
 	}
 	return c, nil

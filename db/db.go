@@ -94,6 +94,9 @@ func Open(path string, cfg Config) (*DB, error) {
 }
 
 func (d *DB) open() error {
+	if err := keepLibraries(d.cfg.Extensions); err != nil {
+		return err
+	}
 	kept, err := keepOrDelete(d.fs, d.log, d.path, d.cfg.Head)
 	if err != nil {
 		return err
@@ -202,7 +205,7 @@ func (d *DB) closeFiles() error {
 // openWriter opens the connection that writes. Nothing it does is synced: the main file is synced
 // when a snapshot is acknowledged, the WAL never.
 func (d *DB) openWriter() (*conn, error) {
-	c, err := openConn(d.path, openReadWrite|openCreate, writer, d.clock)
+	c, err := openConn(d.path, openReadWrite|openCreate, writer, d.clock, d.cfg.Extensions)
 	if err != nil {
 		return nil, err
 	}

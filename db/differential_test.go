@@ -154,7 +154,7 @@ func newReference(t *testing.T) *reference {
 		t.Fatal(err)
 	}
 	v.use(s)
-	clock, err := openConn(":memory:", openReadWrite|openCreate, writer, v)
+	clock, err := openConn(":memory:", openReadWrite|openCreate, writer, v, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,6 +9,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -33,6 +34,14 @@ const (
 // contentOf has the modules that are built in and have content.
 var contentOf = map[string]module{
 	"fts3": moduleFTS, "fts4": moduleFTS, "fts5": moduleFTS, "rtree": moduleTree, "rtree_i32": moduleTree, "geopoly": moduleRows,
+}
+
+// views are those that are built in and show what other tables have.
+var views = []string{"fts4aux", "fts3tokenize", "fts5vocab", "dbstat"}
+
+// builtIn says whether a module is SQLite's own.
+func builtIn(module string) bool {
+	return contentOf[module] != moduleOther || slices.Contains(views, module)
 }
 
 // dumper writes a database as SQL.
@@ -159,6 +168,9 @@ func (p *dumper) virtual(name, sql string) error {
 	switch kind := contentOf[module]; {
 	case kind == moduleTree:
 		return p.rows(name, "("+strings.Join(columns, ",")+")", columns)
+	case !builtIn(module):
+		p.lines("-- what this table holds is the matter of an extension: it is not dumped")
+		return nil
 	case kind == moduleOther:
 		return nil
 	case kind == moduleFTS && external && content == "":

@@ -16,7 +16,7 @@ import (
 func sqliteFile(t testing.TB, sql string) []byte {
 	t.Helper()
 	name := filepath.Join(t.TempDir(), "file")
-	c, err := openConn(name, openReadWrite|openCreate, reader, shim{})
+	c, err := openConn(name, openReadWrite|openCreate, reader, shim{}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

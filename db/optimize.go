@@ -35,7 +35,7 @@ func (d *DB) Optimize() ([]string, error) {
 		return nil, ErrClosed
 	}
 	// A connection of its own: the writer must not get to know anything that no entry has told it.
-	c, err := openConn(d.path, openReadWrite, reader, d.nowhere)
+	c, err := openConn(d.path, openReadWrite, reader, d.nowhere, d.cfg.Extensions)
 	if err != nil {
 		return nil, fmt.Errorf("ask what to optimize: %w", err)
 	}

@@ -51,7 +51,7 @@ func (d *DB) pinState() (p pin, err error) {
 	if err != nil {
 		return p, err
 	}
-	if p.conn, err = openConn(d.path, openReadOnly, reader, d.nowhere); err != nil {
+	if p.conn, err = openConn(d.path, openReadOnly, reader, d.nowhere, d.cfg.Extensions); err != nil {
 		return p, err
 	}
 	err = p.conn.exec("BEGIN; PRAGMA user_version") // a read that needs no schema

@@ -209,7 +209,7 @@ func (p *pool) takeIdle() (c *pooled, generation int, err error) {
 
 // openReader opens a connection that reads. It reads once, so that SQLite opens all files now.
 func openReader(path string, cfg Config, r role, v shim) (*conn, error) {
-	c, err := openConn(path, openReadOnly, r, v)
+	c, err := openConn(path, openReadOnly, r, v, cfg.Extensions)
 	if err != nil {
 		return nil, err
 	}

@@ -129,7 +129,7 @@ func ask(t testing.TB, d *DB) asker {
 func askAnew(t testing.TB, d *DB) asker {
 	return func(sql string) (res command.Result) {
 		t.Helper()
-		c, err := openConn(d.path, openReadOnly, reader, d.nowhere)
+		c, err := openConn(d.path, openReadOnly, reader, d.nowhere, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

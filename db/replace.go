@@ -158,7 +158,7 @@ func (d *DB) checkImage(name, check string) (wal bool, err error) {
 		return false, ErrNotDatabase // of a later SQLite, which this one can read at best
 	}
 	uri := "file:" + url.PathEscape(name) + "?immutable=1" // the path may be relative, and hold anything
-	c, err := openConn(uri, openReadOnly|openURI, reader, shim{})
+	c, err := openConn(uri, openReadOnly|openURI, reader, shim{}, d.cfg.Extensions)
 	if err != nil {
 		return false, err
 	}

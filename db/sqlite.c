@@ -486,7 +486,7 @@ static int replace_functions(db_conn *c) {
 
 // db_open opens a connection; *out is set even if it fails, for the error message, unless there
 // is no memory at all.
-int db_open(const char *path, int flags, int role, struct db_vfs *v, db_conn **out) {
+int db_open(const char *path, int flags, int role, struct db_vfs *v, const char *const *extensions, int count, db_conn **out) {
 	db_conn *c = calloc(1, sizeof *c);
 	*out = c;
 	if (c == NULL) {
@@ -494,6 +494,7 @@ int db_open(const char *path, int flags, int role, struct db_vfs *v, db_conn **o
 	}
 	c->role = role;
 	c->vfs = v;
+	c->refused = -1;
 	db_local_time();
 	int rc = sqlite3_open_v2(path, &c->db, flags, db_vfs_name(v));
 	if (rc != OK) {
@@ -507,6 +508,10 @@ int db_open(const char *path, int flags, int role, struct db_vfs *v, db_conn **o
 	// Memory of the connection's own would be used before what is counted, as far as it is free. SQLite lets go of it
 	// only while none is in use.
 	if (role == ROLE_WRITER && (rc = sqlite3_db_config(c->db, DBCONFIG_LOOKASIDE, NULL, 0, 0)) != OK) {
+		return rc;
+	}
+	// Extensions come before the functions and hooks that are set here, so that theirs can't take the place of ours.
+	if ((rc = db_load_extensions(c, extensions, count)) != OK) {
 		return rc;
 	}
 	if ((rc = db_local_functions(c)) != OK) {
@@ -542,6 +547,7 @@ int db_close(db_conn *c) {
 	free(c->bounds);
 	free(c->buf.p);
 	free(c->meta.p);
+	sqlite3_free(c->refusal);
 	db_list_free(&c->counting);
 	db_list_free(&c->forgetful);
 	db_list_free(&c->full);

@@ -107,6 +107,8 @@ typedef struct {
 	unsigned reprepared;
 	db_buf buf;  // rows
 	db_buf meta; // columns
+	int refused;   // the extension that could not be loaded, counted from 0; -1: none
+	char *refusal; // its words; may be NULL
 } db_conn;
 
 // The state of the WAL as all processes see it.
@@ -119,7 +121,9 @@ typedef struct {
 	uint32_t attempted; // the same, set before they are moved
 } db_view;
 
-int db_open(const char *path, int flags, int role, struct db_vfs *v, db_conn **out);
+int db_open(const char *path, int flags, int role, struct db_vfs *v, const char *const *extensions, int count, db_conn **out);
+int db_library_keep(const char *path, char *err, size_t n);
+int db_load_extensions(db_conn *c, const char *const *paths, int n);
 int db_close(db_conn *c);
 int db_exec(db_conn *c, const char *sql);
 int db_prepare(db_conn *c, const char *sql, int n);

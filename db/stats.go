@@ -15,7 +15,7 @@ type Stats struct {
 	ConnPools       ConnPools                    `json:"conn_pool_stats"`
 	DBSize          int64                        `json:"db_size"` // bytes
 	DBSizeFriendly  string                       `json:"db_size_friendly"`
-	Extensions      []string                     `json:"extensions"` // always empty: none can be loaded
+	Extensions      []string                     `json:"extensions"` // paths
 	LastModified    *time.Time                   `json:"last_modified,omitempty"`
 	Memory          map[string]int64             `json:"mem_stats"`
 	Path            string                       `json:"path"`
@@ -52,7 +52,7 @@ func (d *DB) Stats() (Stats, error) {
 	s := Stats{
 		CompileOptions: compileOptions(),
 		ConnPools:      ConnPools{Read: d.readers.stats(), Write: PoolStats{MaxOpen: 1, Open: 1, Idle: 1}},
-		Extensions:     []string{},
+		Extensions:     append([]string{}, d.cfg.Extensions...),
 		Path:           d.path,
 		ReadDSN:        fmt.Sprintf("file:%s?_fk=%t&_journal=WAL&_query_only=true&_sync=0&mode=ro", d.path, d.cfg.ForeignKeys),
 		WriteDSN:       fmt.Sprintf("file:%s?_fk=%t&_journal=WAL&_sync=0", d.path, d.cfg.ForeignKeys),

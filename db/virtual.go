@@ -13,17 +13,21 @@ import (
 // What a virtual table keeps in memory must neither decide what an entry writes nor answer a reader that is behind it.
 
 const (
-	virtualTables = "SELECT name FROM main.sqlite_schema WHERE type='table' AND rootpage=0"
+	virtualTables = "SELECT name, sql FROM main.sqlite_schema WHERE type='table' AND rootpage=0"
 	oneRow        = "SELECT 1 FROM main.%s LIMIT 1"
 )
 
-// loadVirtual reads from each virtual table, so that its module has connected to it and knows its settings, also those that
+// loadVirtual reads from each virtual table of SQLite's own modules, so that its module has connected to it and knows its settings, also those that
 // have changed since. 'rebuild' and 'delete-all' of FTS5 write a number that counts on from what was read; on a
 // connection that has read nothing yet they would begin at 0. R-tree prepares writes when it connects, which would look
-// like a part of the statement that needs it first.
+// like a part of the statement that needs it first. What reading a table of an extension means, nobody knows here.
 func (c *conn) loadVirtual() error {
 	tables, err := c.ownQuery(virtualTables)
 	for i := 0; i < len(tables) && err == nil; i++ {
+		sql, _ := tables[i][1].(string)
+		if module, _, _ := virtualTable(sql); !builtIn(module) {
+			continue
+		}
 		_, err = c.ownQuery(fmt.Sprintf(oneRow, quote(tables[i][0].(string), `"`)))
 		if err != nil && !machineError(err) {
 			err = nil // of a table that does not work; whoever uses it is told so

@@ -29,7 +29,7 @@ type Config struct {
 	// formed. Zero means that notifications are ignored.
 	BootstrapExpect int
 
-	ForeignKeys bool // enforce foreign keys; has to be the same on all nodes
+	AgreedConfig
 	ReadConfig
 
 	// HashCheckInterval is how often the leader has all nodes hash their state at the same place
@@ -51,6 +51,15 @@ type Config struct {
 type testHooks struct {
 	fs      vfs.FS                  // all files but raft.db and what SQLite writes; nil means vfs.OS
 	logStep func(name string) error // called before each change of raft.db
+}
+
+// AgreedConfig says what has to be the same on all nodes.
+type AgreedConfig struct {
+	ForeignKeys bool // enforce foreign keys
+
+	// Extensions are paths of SQLite extensions: shared objects, and directories and archives of such. They are copied into
+	// the data directory at each start.
+	Extensions []string
 }
 
 // ReadConfig says what reads may use.

@@ -102,6 +102,7 @@ func (s *Store) write(ctx context.Context, req *command.Request) (*command.Respo
 	}
 	resp, err := s.propose(bounded, &command.Entry{
 		Kind: req.Kind, Request: req, Seed: req.Seed, ForeignKeys: command.SettingOf(s.cfg.ForeignKeys),
+		Extensions: inEntries(s.extensions),
 	})
 	if errors.Is(err, ErrUnknown) && errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
 		return nil, ErrWaitTimeout

@@ -93,6 +93,10 @@ var (
 	// node that is to form one with it, does not, or the other way round; nothing was changed.
 	ErrForeignKeys = errors.New("store: foreign keys differ")
 
+	// ErrExtensions means that a node was refused because it has not the same SQLite extensions as the cluster, or as a
+	// node that is to form one with it; nothing was changed.
+	ErrExtensions = errors.New("store: extensions differ")
+
 	// ErrAddrInUse means that a node of another id has the address already.
 	ErrAddrInUse = errors.New("store: address belongs to another node")
 )
@@ -197,6 +201,9 @@ func FromText(s string) error {
 	}
 	if msg, ok := strings.CutPrefix(s, overloaded); ok {
 		return &OverloadError{msg}
+	}
+	if strings.HasPrefix(s, extensionsText) {
+		return extensionsError{s}
 	}
 	if rest, ok := strings.CutPrefix(s, "index "); ok {
 		if n, ok := strings.CutSuffix(rest, ": timeout waiting for fsm"); ok {

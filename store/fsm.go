@@ -40,7 +40,7 @@ type fsm struct {
 	// turn is had while the database is changed or captured. Raft does that on one goroutine; it is for
 	// those who want to come between two entries.
 	turn turn
-	keys keys
+	agreed
 
 	changes
 	restoring atomic.Bool
@@ -51,6 +51,12 @@ type fsm struct {
 type changes struct {
 	changed atomic.Uint64 // newest entry that counts as a change of the database
 	upkeep  *upkeep
+}
+
+// agreed is what all nodes should have in common, and how the leaders have it.
+type agreed struct {
+	keys       keys
+	extensions extensions
 }
 
 // watched is what others wait for.
@@ -122,8 +128,11 @@ func (f *fsm) apply(l *raft.Log) (*command.Response, error) {
 		return f.read(e, l.Index)
 	case command.Execute, command.Unified, command.Load, command.LoadChunk:
 		f.noteKeys(e.ForeignKeys, l.Index)
+		f.extensions.note(e, l.Index <= f.hashes.replayed, f.log)
 		if resp, err = f.db.Apply(e); err != nil {
 			err = fmt.Errorf("%s: %w", dbFile, err)
+		} else {
+			err = f.extensions.check(resp)
 		}
 	default:
 		// No request of a client becomes one. A version that knows this kind wrote it, and whoever

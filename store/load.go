@@ -199,7 +199,9 @@ func (s *Store) proposeFile(ctx context.Context, u *db.Upload) (index uint64, er
 			off += int64(len(c.Data))
 			last = off == u.Size()
 			c.Last = last
-			data, err := s.encode(&command.Entry{Kind: command.LoadChunk, Chunk: &c, ForeignKeys: command.SettingOf(s.cfg.ForeignKeys)})
+			data, err := s.encode(&command.Entry{
+				Kind: command.LoadChunk, Chunk: &c, ForeignKeys: command.SettingOf(s.cfg.ForeignKeys), Extensions: inEntries(s.extensions),
+			})
 			if err != nil {
 				return 0, err
 			}

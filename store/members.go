@@ -23,6 +23,9 @@ type Server struct {
 	// ForeignKeys is what a node that wants to be a member says about itself. Of members it is
 	// not known.
 	ForeignKeys command.Setting `json:"-"`
+
+	// Extensions, likewise, describes its SQLite extensions, in the words of ExtensionSet. Empty is not known.
+	Extensions string `json:"-"`
 }
 
 // Servers returns the members of the cluster as this node knows them, ordered by id.
@@ -110,8 +113,8 @@ type notified struct {
 // Notify counts a node that wants to form a cluster with this one. The call that completes
 // Config.BootstrapExpect forms it. On a member, once a leader is known, or if nothing is expected, calls are
 // ignored: whether a node may join a cluster that exists, its leader decides. It fails if the host of the
-// node's address does not resolve, and with ErrForeignKeys if the node enforces foreign keys otherwise than
-// this one, which does not tell whose setting is to be that of the cluster.
+// node's address does not resolve, and with ErrForeignKeys or ErrExtensions if the node enforces foreign keys otherwise than
+// this one, or has other extensions, which does not tell whose setting is to be that of the cluster.
 func (s *Store) Notify(ctx context.Context, sv Server) error {
 	if !s.gate.enter() {
 		return ErrNotOpen
@@ -181,16 +184,16 @@ func (s *Store) ForeignKeys() bool { return s.cfg.ForeignKeys }
 // asked for a cluster that is formed, or that is not yet.
 func (s *Store) agrees(sv Server, formed bool) error {
 	own := command.SettingOf(s.cfg.ForeignKeys)
-	if sv.ForeignKeys == command.Unset || sv.ForeignKeys == own {
-		return nil
+	if sv.ForeignKeys != command.Unset && sv.ForeignKeys != own {
+		return foreignKeysError{own, formed}
 	}
-	return foreignKeysError{own, formed}
+	return s.sameExtensions(sv.Extensions, formed)
 }
 
 // Join adds a node to the cluster; only the leader can. A member that comes with its own id and
 // address changes nothing; with its id and another address it is moved there. It fails with
-// ErrNotLeader, with ErrForeignKeys if the node enforces foreign keys otherwise than this one,
-// member or not, and with ErrAddrInUse if a member of another id has the address: who is right
+// ErrNotLeader, with ErrForeignKeys if the node enforces foreign keys otherwise than this one and with
+// ErrExtensions if it has other extensions, member or not, and with ErrAddrInUse if a member of another id has the address: who is right
 // about that, a human has to say by removing the other.
 func (s *Store) Join(ctx context.Context, sv Server) error {
 	if !s.gate.enter() {

@@ -20,6 +20,7 @@ import (
 
 	"rqlited/command"
 	"rqlited/db"
+	"rqlited/internal/extension"
 	"rqlited/snapshot"
 )
 
@@ -114,10 +115,11 @@ func (p peer) check(i int, idSeen, addrSeen bool) (faults []error) {
 // database must be restored, after it the log holds nothing that the new head does not, and a
 // second recovery publishes the same state once more.
 type recovery struct {
-	cfg   Config
-	snaps *snapshot.Store
-	logs  *logStore
-	log   *slog.Logger
+	cfg        Config
+	extensions extension.Set
+	snaps      *snapshot.Store
+	logs       *logStore
+	log        *slog.Logger
 }
 
 // run returns whether there was anything to do.
@@ -155,6 +157,7 @@ func (r *recovery) publish(ctx context.Context, peers raft.Configuration) (index
 	// Whatever the live database was, it is not the head that this makes.
 	d, err := db.Open(filepath.Join(r.cfg.Dir, dbFile), db.Config{
 		ForeignKeys: r.cfg.ForeignKeys, MaxReaders: 1, FS: r.cfg.fs, Logger: r.log,
+		Extensions: r.extensions.Paths(r.cfg.extensionsDir()),
 	})
 	if err != nil {
 		return 0, err
@@ -196,6 +199,7 @@ func (r *recovery) replay(ctx context.Context, d *db.DB, head snapshot.Head) (in
 	if err != nil {
 		return 0, 0, err
 	}
+	x := newExtensions(r.extensions)
 	for i := head.Index + 1; i <= last; i++ {
 		if ctx.Err() != nil {
 			return 0, 0, context.Cause(ctx)
@@ -205,7 +209,7 @@ func (r *recovery) replay(ctx context.Context, d *db.DB, head snapshot.Head) (in
 			return 0, 0, fmt.Errorf("read log entry %d: %w", i, err)
 		}
 		if l.Type == raft.LogCommand {
-			if err := replayEntry(d, l.Data); err != nil {
+			if err := replayEntry(d, &x, l.Data); err != nil {
 				return 0, 0, fmt.Errorf("apply log entry %d: %w", i, err)
 			}
 		}
@@ -215,7 +219,7 @@ func (r *recovery) replay(ctx context.Context, d *db.DB, head snapshot.Head) (in
 }
 
 // replayEntry applies an entry whose results nobody waits for.
-func replayEntry(d *db.DB, data []byte) error {
+func replayEntry(d *db.DB, x *extensions, data []byte) error {
 	e, err := command.DecodeEntry(data)
 	if err != nil {
 		return err
@@ -224,8 +228,12 @@ func replayEntry(d *db.DB, data []byte) error {
 	case command.Query, command.Noop:
 		return nil
 	case command.Execute, command.Unified, command.Load, command.LoadChunk:
-		_, err = d.Apply(e)
-		return err
+		x.note(e, true, nil)
+		resp, err := d.Apply(e)
+		if err != nil {
+			return err
+		}
+		return x.check(resp)
 	}
 	return fmt.Errorf("kind %d is unknown: a newer version wrote it, and is needed to go on", e.Kind)
 }

@@ -63,7 +63,7 @@ func (s *Store) Stats() (any, error) {
 		"cdc":                     map[string]any{"enabled": false, "registered": false},
 		"commit_timeout":          s.cfg.Raft.CommitTimeout.String(),
 		"db_applied_index":        s.fsm.changed.Load(),
-		"db_conf":                 map[string]any{"fk_constraints": s.cfg.ForeignKeys, "fk_cluster": s.fsm.keys.inLog().String()},
+		"db_conf":                 s.databaseStats(),
 		"dir":                     s.cfg.Dir,
 		"dir_size":                dirSize,
 		"dir_size_friendly":       friendly(dirSize),
@@ -99,6 +99,18 @@ func (s *Store) Stats() (any, error) {
 		st["auto_vacuum"] = s.fsm.upkeep.vacuumStats()
 	}
 	return st, nil
+}
+
+// databaseStats are the settings of SQLite.
+func (s *Store) databaseStats() map[string]any {
+	m := map[string]any{"fk_constraints": s.cfg.ForeignKeys, "fk_cluster": s.fsm.keys.inLog().String()}
+	if len(s.extensions) > 0 {
+		m["extensions"] = s.extensions.Paths(s.cfg.extensionsDir())
+	}
+	if d := s.fsm.extensions.differing(); d != "" {
+		m["extensions_differ"] = "this node " + d
+	}
+	return m
 }
 
 func (s *Store) nodeStats() []nodeStats {

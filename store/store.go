@@ -18,19 +18,21 @@ import (
 
 	"rqlited/command"
 	"rqlited/db"
+	"rqlited/internal/extension"
 	"rqlited/snapshot"
 )
 
 // Names in the data directory. Other files in it are left alone.
 const (
-	lockFile     = "LOCK"
-	logFile      = "raft.db"
-	dbFile       = "db.sqlite"
-	restoreFile  = "db.sqlite.restore" // a snapshot on its way to be the database
-	snapshotsDir = "snapshots"
-	raftDir      = "raft"
-	peersFile    = "peers.json" // in raftDir
-	peersDone    = "peers.info" // in raftDir
+	lockFile      = "LOCK"
+	logFile       = "raft.db"
+	dbFile        = "db.sqlite"
+	restoreFile   = "db.sqlite.restore" // a snapshot on its way to be the database
+	snapshotsDir  = "snapshots"
+	extensionsDir = "extensions" // made anew at each start
+	raftDir       = "raft"
+	peersFile     = "peers.json" // in raftDir
+	peersDone     = "peers.info" // in raftDir
 )
 
 // never is as long as Raft's timers allow for.
@@ -68,6 +70,8 @@ type storage struct {
 	logs   *logStore
 	db     *db.DB
 	damage *damage
+
+	extensions extension.Set
 }
 
 // machinery is what runs on top of it. Immutable.
@@ -142,6 +146,10 @@ func (s *Store) mount(ctx context.Context) error {
 	if s.lock, err = lockDir(s.cfg.Dir); err != nil {
 		return err
 	}
+	// Not before the lock: the process that has it may be about to load what is there.
+	if s.extensions, err = extension.Collect(s.cfg.Extensions, s.cfg.extensionsDir()); err != nil {
+		return err
+	}
 	err = s.load(ctx)
 	if !errors.Is(err, snapshot.ErrDamaged) && !errors.Is(err, ErrLogDamaged) {
 		return err
@@ -161,7 +169,8 @@ func (s *Store) load(ctx context.Context) error {
 	}
 	s.db, err = db.Open(filepath.Join(s.cfg.Dir, dbFile), db.Config{
 		ForeignKeys: s.cfg.ForeignKeys, MaxReaders: s.cfg.MaxReaders, ReadMemory: s.cfg.ReadMemory, Head: head.ID,
-		FS: s.cfg.fs, Logger: s.log, Damaged: func(err error) { s.fail(fmt.Errorf("read %s: %w", dbFile, err)) },
+		Extensions: s.extensions.Paths(s.cfg.extensionsDir()),
+		FS:         s.cfg.fs, Logger: s.log, Damaged: func(err error) { s.fail(fmt.Errorf("read %s: %w", dbFile, err)) },
 	})
 	if err != nil {
 		return fmt.Errorf("open database: %w", err)
@@ -210,7 +219,7 @@ func (s *Store) openFiles(ctx context.Context) (head snapshot.Head, exists bool,
 	if err := s.openLog(head, exists); err != nil {
 		return head, false, err
 	}
-	r := &recovery{cfg: s.cfg, snaps: snaps, logs: s.logs, log: s.log}
+	r := &recovery{cfg: s.cfg, extensions: s.extensions, snaps: snaps, logs: s.logs, log: s.log}
 	recovered, err := r.run(ctx)
 	if err != nil {
 		return head, false, err
@@ -309,7 +318,7 @@ func (s *Store) buildFSM(head snapshot.Head) error {
 		transfers: newTransfers(),
 		captures:  captures{idle: idle{s.snaps.Head, s.cfg.Snapshot.Threshold}, damage: s.damage},
 		changes:   changes{upkeep: newUpkeep(s.cfg.Upkeep, &s.counters.upkeepCounters)},
-		keys:      keys{own: command.SettingOf(s.cfg.ForeignKeys)},
+		agreed:    agreed{keys{own: command.SettingOf(s.cfg.ForeignKeys)}, newExtensions(s.extensions)},
 		restored:  s.restored,
 	}
 	s.fsm.base.Store(&head.ID)

@@ -323,7 +323,7 @@ func (s *Store) tryTask(ctx context.Context, t *task) (index uint64, err error) 
 		req.Statements = append(req.Statements, command.Statement{SQL: sql})
 	}
 	resp, err := s.propose(ctx, &command.Entry{
-		Kind: req.Kind, Request: req, ForeignKeys: command.SettingOf(s.cfg.ForeignKeys), Upkeep: t.kind,
+		Kind: req.Kind, Request: req, ForeignKeys: command.SettingOf(s.cfg.ForeignKeys), Extensions: inEntries(s.extensions), Upkeep: t.kind,
 	})
 	if err != nil {
 		return 0, err

@@ -133,7 +133,7 @@ func (s *settings) generalFlags(fs *flag.FlagSet) {
 	fs.IntVar(&s.store.MaxReaders, "db-max-ro-conns", 256, "most connections for reading; 0 is no limit")
 	fs.DurationVar(&s.store.Upkeep.Vacuum, "auto-vacuum-int", 0, "least time between automatic VACUUMs, which the leader has all nodes do (default: never)")
 	fs.DurationVar(&s.store.Upkeep.Optimize, "auto-optimize-int", 24*time.Hour, "least time between automatic ANALYZEs of what PRAGMA optimize finds worth while; 0 is never")
-	laterFlags(fs, "extensions-path")
+	fs.Var((*list)(&s.store.Extensions), "extensions-path", "comma-separated `paths` of SQLite extensions: shared objects, directories, zip or tar.gz files; all nodes must have the same")
 
 	fs.StringVar(&s.profiles.cpu, "cpu-profile", "", "write a CPU profile to `file`")
 	fs.StringVar(&s.profiles.mem, "mem-profile", "", "write a memory profile to `file` when stopping")

@@ -92,6 +92,8 @@ func TestCommandLine(t *testing.T) {
 func TestFeatureFaults(t *testing.T) {
 	for _, tt := range []commandLine{
 		{"-cdc-config x d", 1, fatal("-cdc-config is not supported yet")},
+		{"-extensions-path /no/a,/no/b -http-cert x d", 1, fatal("extension path does not exist: /no/a", "extension path does not exist: /no/b",
+			"either both -http-cert and -http-key must be set, or neither", "-http-cert: x does not exist")},
 		{"-http-cert /no/a d", 1, fatal("either both -http-cert and -http-key must be set, or neither", "-http-cert: /no/a does not exist")},
 		{"-node-key /no/a d", 1, fatal("either both -node-cert and -node-key must be set, or neither", "-node-key: /no/a does not exist")},
 		{"-http-verify-common-name a d", 1, fatal("-http-verify-common-name requires -http-verify-client")},

@@ -24,7 +24,6 @@ var later = []laterFlag{
 	{"disco-mode", "", "", "`way` to find other nodes: consul-kv, etcd-kv, dns or dns-srv"},
 	{"disco-key", "rqlite", "", "key `prefix` of discovery"},
 	{"disco-config", "", "", "`file` that configures discovery"},
-	{"extensions-path", "", "", "comma-separated `paths` of SQLite extensions"},
 	{"otlp-endpoint", "", "", "`address` of a metrics collector"},
 	{"otlp-interval", 30 * time.Second, "", "time between exports of metrics"},
 	{"otlp-insecure", false, "", "export metrics without TLS"},

@@ -182,6 +182,15 @@ func (l *lateStore) status() any {
 	return status
 }
 
+// extensions returns the "extensions" object of /status.
+func (l *lateStore) extensions() any {
+	dir, names := "", []string{}
+	if st := l.store.Load(); st != nil {
+		dir, names = st.Extensions()
+	}
+	return map[string]any{"dir": dir, "names": names}
+}
+
 // counters returns a function that returns what of counts, and nothing while there is no store.
 func (l *lateStore) counters(of func(*store.Store) map[string]int64) func() map[string]int64 {
 	return func() map[string]int64 {

@@ -204,6 +204,7 @@ func (n *node) formConfig() cluster.FormConfig {
 	cfg.ID = n.cfg.store.NodeID
 	cfg.Addr = n.cfg.raft.public()
 	cfg.ForeignKeys = command.SettingOf(n.cfg.store.ForeignKeys)
+	cfg.Extensions = n.store.ExtensionSet()
 	cfg.JoinAs = n.joinAs()
 	cfg.Client = n.client
 	cfg.Logger = n.log

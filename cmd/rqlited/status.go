@@ -24,7 +24,7 @@ func (n *node) apiConfig(router *cluster.Router) httpd.Config {
 		Monitoring: httpd.Monitoring{
 			Status: map[string]func() any{
 				"cluster":    func() any { return n.service.Status() },
-				"extensions": func() any { return map[string]any{"dir": "", "names": []string{}} },
+				"extensions": n.late.extensions,
 				"mux":        func() any { return n.mux.Status() },
 				"store":      n.late.status,
 			},

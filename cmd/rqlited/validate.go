@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"net"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -30,8 +31,19 @@ func (s *settings) faults(fs *flag.FlagSet) []fault {
 	if strings.TrimSpace(s.dir) == "" {
 		faults = append(faults, refuse("data-dir", "data directory path is required"))
 	}
-	return slices.Concat(faults, s.tlsFaults(fs), s.addressFaults(), s.joinFaults(), s.featureFaults(fs),
+	return slices.Concat(faults, s.extensionFaults(), s.tlsFaults(fs), s.addressFaults(), s.joinFaults(), s.featureFaults(fs),
 		s.rangeFaults(), laterFaults(fs))
+}
+
+// extensionFaults refuses paths where nothing is.
+func (s *settings) extensionFaults() []fault {
+	var faults []fault
+	for _, path := range s.store.Extensions {
+		if _, err := os.Stat(path); err != nil {
+			faults = append(faults, refuse("extensions-path", "extension path does not exist: %s", path))
+		}
+	}
+	return faults
 }
 
 // reapFaults refuses a time that is given and would turn reaping off.
