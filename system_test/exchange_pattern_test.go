@@ -18,7 +18,10 @@ func TestPattern(t *testing.T) {
 		{"a … d", "a b\nc d", false},
 		{"a\n…\nd", "a\nb\nc\nd", true},
 		{"a\n…", "a\nb\nc\n", true},
+		{"a\n…", "a", true},
 		{"a\n…", "b", false},
+		{"a\n…", "ab", false},
+		{"…\nb", "a\na\nb", true},
 		{"Date: …", "Date: Mon, 23 Nov 2026", true},
 		{`a.*`, `abc`, false},
 	}

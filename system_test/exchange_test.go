@@ -36,15 +36,15 @@ const numbers = `-?[0-9][0-9.e+-]*`
 
 var (
 	numberAhead = regexp.MustCompile(`(": ?)…`)
-	wholeLine   = regexp.MustCompile(`(?m)^…$`)
+	wholeLine   = regexp.MustCompile(`(?m)(\A|\n)…$`)
 )
 
-// pattern matches the text, in which "…" is a number behind the name of a JSON member, any lines
+// pattern matches the text, in which "…" is a number behind the name of a JSON member, any lines or none
 // where it is alone in a line, and otherwise any part of a line.
 func pattern(text string) *regexp.Regexp {
 	text = numberAhead.ReplaceAllString(regexp.QuoteMeta(text), "${1}\x00")
-	text = wholeLine.ReplaceAllString(text, "\x01")
-	text = strings.NewReplacer("…", `[^\n]*?`, "\x00", numbers, "\x01", `[\s\S]*?`).Replace(text)
+	text = wholeLine.ReplaceAllString(text, "(?:$1[\x01]*?)?")
+	text = strings.NewReplacer("…", `[^\n]*?`, "\x00", numbers, "[\x01]", `[\s\S]`).Replace(text)
 	return regexp.MustCompile(`\A` + text + `\z`)
 }
 

@@ -76,7 +76,8 @@ func readTranscript(t *testing.T, name string) []*exchange {
 			all, x = append(all, &exchange{line: i + 1, direction: rest}), nil
 		case mark == '>' && (last != '>' || x == nil):
 			method, url, _ := strings.Cut(rest, " ")
-			x = &exchange{line: i + 1, method: method, url: url, headers: map[string]string{}}
+			url, saved, _ := strings.Cut(url, " > ")
+			x = &exchange{line: i + 1, method: method, url: url, saved: saved, headers: map[string]string{}}
 			all = append(all, x)
 		case mark == '>':
 			text = put(rest, x.headers, &x.body, text)
