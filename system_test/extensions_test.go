@@ -159,6 +159,16 @@ func TestExtensions(t *testing.T) {
 	c.waitReady()
 	c.leader().execute("DROP TABLE bad")
 	c.holds(want)
+	for _, query := range []string{"", "?vacuum"} {
+		file := c[0].save(query)
+		c.leader().execute("DELETE FROM foo")
+		c[1].mustUpload("/db/load", file, true)
+		c.waitReady()
+		c.holds(want)
+		for _, n := range c {
+			expectRows(n)
+		}
+	}
 	leader = c.leader()
 	truncateLog(leader)
 	late := cluster{leader}.join(t, "late", "-extensions-path", so)
