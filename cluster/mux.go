@@ -158,18 +158,16 @@ func (m *Mux) accept(ctx context.Context) {
 	}
 }
 
-// take has conn sorted. If descriptors are scarce, another connection goes for it, or it goes itself.
+// take has conn sorted. If it has a scarce descriptor it goes, and another one with it, which makes room for the
+// connection that follows.
 func (m *Mux) take(ctx context.Context, conn net.Conn) {
-	scarce := budget.Scarce(conn)
-	if scarce && !m.relieve() {
-		m.fresh.refused.Add(1)
-		conn.Close()
-	} else {
+	if !budget.Scarce(conn) {
 		m.done.Go(func() { m.sort(ctx, conn) })
+		return
 	}
-	if scarce {
-		budget.Recover(m.ln, m.relieve, func(pause time.Duration) { rest(ctx, pause) })
-	}
+	m.relieve()
+	m.fresh.refused.Add(1)
+	conn.Close()
 }
 
 // rest waits, but not longer than ctx lasts.

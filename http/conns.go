@@ -59,8 +59,9 @@ type clientConn struct {
 	active int // requests under way; guarded by the server's admission
 }
 
-// take makes conn one of the clients' connections, and another make room for it if need be, as it is if
-// descriptors are scarce. It returns nil, and conn is closed, if there is no room even to say so.
+// take makes conn one of the clients' connections, and another make room for it if need be. It returns nil, and conn
+// is closed, if there is no room even to say so. That is so with a scarce descriptor: then another one makes room for
+// the connection that follows.
 func (cs *conns) take(conn net.Conn, scarce bool) *clientConn {
 	cs.mu.Lock()
 	var victim *clientConn
@@ -70,7 +71,7 @@ func (cs *conns) take(conn net.Conn, scarce bool) *clientConn {
 	c := &clientConn{Conn: conn, of: cs, surplus: cs.open >= cs.limit, accept: time.Now()}
 	room := true
 	switch {
-	case scarce && victim == nil:
+	case scarce:
 		cs.refused++
 		room = false
 	case !c.surplus:
@@ -267,12 +268,7 @@ func (l *boundedListener) Accept() (net.Conn, error) {
 		conn, err := l.Listener.Accept()
 		if err == nil {
 			pause = firstPause
-			scarce := budget.Scarce(conn)
-			c := l.conns.take(conn, scarce)
-			if scarce {
-				budget.Recover(l.Listener, l.conns.relieve, l.rest)
-			}
-			if c != nil {
+			if c := l.conns.take(conn, budget.Scarce(conn)); c != nil {
 				return c, nil
 			}
 			continue
