@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"sync"
 
 	"github.com/hashicorp/raft"
@@ -16,7 +17,9 @@ func (s *Store) await(ctx context.Context, start func() raft.Future) error {
 	s.gate.hold()
 	go func() {
 		defer s.gate.leave()
-		done <- start().Error()
+		f := start()
+		s.endWithRaft(f)
+		done <- f.Error()
 	}()
 	select {
 	case err := <-done:
@@ -25,6 +28,18 @@ func (s *Store) await(ctx context.Context, start func() raft.Future) error {
 		return fmt.Errorf("%w: %w", ErrUnknown, context.Cause(ctx))
 	case <-s.closing:
 		return fmt.Errorf("%w: %w", ErrUnknown, ErrNotOpen)
+	}
+}
+
+// endWithRaft has f fail once Raft has ended. Raft answers what it has taken out of its queue, but not what is left in there
+// then: who waits for that would do so for ever. Futures of the queue have a channel for that, which Raft leaves nil.
+func (s *Store) endWithRaft(f raft.Future) {
+	v := reflect.Indirect(reflect.ValueOf(f))
+	if v.Kind() != reflect.Struct {
+		return
+	}
+	if ch := v.FieldByName("ShutdownCh"); ch.IsValid() && ch.CanSet() && ch.IsNil() {
+		ch.Set(reflect.ValueOf(s.raftEnded))
 	}
 }
 

@@ -78,6 +78,7 @@ type storage struct {
 type machinery struct {
 	fsm          *fsm
 	raft         *raft.Raft
+	raftEnded    chan struct{} // closed when raft has ended
 	layer        *layer
 	gate         *gate
 	settings     sync.Mutex // held while Raft's settings are changed
@@ -133,6 +134,7 @@ func newStore(cfg Config) *Store {
 		rounds:   newRounds[struct{}](),
 	}
 	s.damage = newDamage(s.log)
+	s.raftEnded = make(chan struct{})
 	s.layer = newLayer(cfg.Layer, cfg.Addr)
 	return s
 }
@@ -495,7 +497,9 @@ func (s *Store) finish() error {
 	s.stop()
 	stopped := s.raft.Shutdown()
 	s.layer.cut() // no peer keeps Raft waiting from here on
-	return errors.Join(stopped.Error(), s.done(), s.closeFiles())
+	err := stopped.Error()
+	close(s.raftEnded)
+	return errors.Join(err, s.done(), s.closeFiles())
 }
 
 // closeFiles closes what open has opened, in the reverse order.

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/raft"
+
 	"rqlited/command"
 )
 
@@ -332,6 +334,22 @@ func TestClose(t *testing.T) {
 	}
 	if err := s.Ready(); !errors.Is(err, ErrNotOpen) {
 		t.Errorf("Ready after Close = %v; want ErrNotOpen", err)
+	}
+}
+
+// TestQueuedAtTheEnd puts entries into Raft's queue after its end, as many a call does that comes just before. Nobody
+// takes them out; who waits for them has to be told.
+func TestQueuedAtTheEnd(t *testing.T) {
+	t.Parallel()
+	n := newSingle(t)
+	s := n.Store
+	n.close(t)
+	for range 20 { // Raft refuses some, and queues others
+		f := s.raft.Apply(nil, 0)
+		s.endWithRaft(f)
+		if err := f.Error(); !errors.Is(err, raft.ErrRaftShutdown) {
+			t.Errorf("Apply after the end = %v; want %v", err, raft.ErrRaftShutdown)
+		}
 	}
 }
 
