@@ -256,6 +256,12 @@ func (n *node) mustSnapshot() {
 	if err != nil {
 		n.t.Fatal(err)
 	}
+	n.mustSnapshotSince(before)
+}
+
+// mustSnapshotSince has the node take a snapshot that covers more than the last one did when its status was before.
+func (n *node) mustSnapshotSince(before status) {
+	n.t.Helper()
 	within(n.t, requestLimit, n.id+" takes a snapshot", func() error {
 		if err := n.snapshot(); err != nil {
 			return err
